@@ -1,0 +1,1 @@
+"""DINO Stack: one DINO backbone, many vision tasks."""

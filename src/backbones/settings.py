@@ -1,0 +1,36 @@
+"""Options of every command that builds a backbone (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from src.core.config import CommandSettings, option
+
+
+class BackboneOptions(CommandSettings):
+    """Backbone."""
+
+    model_name: str = option(
+        "dinov3_vits16", help="torch.hub name of the backbone, e.g. dinov3_convnext_tiny"
+    )
+    weights: str = option(
+        "pretrained",
+        flags=["--weight"],
+        help="backbone weights: a file name in the weights folder, a path, 'pretrained' "
+        "(the public weights, from the network) or 'none' (random)",
+    )
+    hub: Literal["auto", "bundled", "local", "github"] = option(
+        "auto",
+        help="where torch.hub.load looks: this project's own hub on timm, a clone of the official "
+        "repository, or GitHub; auto = the clone that --repo-dir or the .env names, else bundled",
+    )
+    repo_dir: Path | None = option(
+        None, help="clone of facebookresearch/dinov3 or dinov2 (or any hub that answers like it)"
+    )
+    feature_extractor: Literal["last", "multi"] = option(
+        "multi",
+        flags=["--feautre-extractor"],
+        help="the last feature map only, or a pyramid made of several",
+    )
+    fine_tune: bool = option(False, help="train the backbone too; without it, it stays frozen")

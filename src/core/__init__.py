@@ -1,0 +1,1 @@
+"""What every other room uses: contracts, configuration, command line, paths, errors."""

@@ -1,0 +1,179 @@
+"""The only command-line parser: flags are made from Settings classes, errors are one message."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from src.core.config import CommandSettings, choices_of, load_yaml, validate
+from src.core.errors import UserError
+from src.core.registry import did_you_mean
+
+C = TypeVar("C", bound=CommandSettings)
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        inner = [a for a in get_args(annotation) if a is not type(None)]
+        return inner[0] if len(inner) == 1 else annotation
+    return annotation
+
+
+def _length(annotation: Any) -> int | str | None:
+    """How many words the flag takes: a number, '+', or None for one."""
+    origin = get_origin(annotation)
+    if origin is list:
+        return "+"
+    if origin is tuple:
+        inner = get_args(annotation)
+        return "+" if Ellipsis in inner else len(inner)
+    if isinstance(annotation, type) and issubclass(annotation, tuple):
+        return len(annotation._fields)  # type: ignore[attr-defined]
+    return None
+
+
+def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    extra: dict[str, Any] = (
+        field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    )
+    flags = ["--" + name.replace("_", "-"), *extra.get("flags", [])]
+    if "_" in name:
+        flags.append("--" + name)
+    help_text = field.description or ""
+    annotation = _without_none(field.annotation)
+    choices = choices_of(field.annotation)
+    if choices:
+        help_text += f" [{' | '.join(choices)}]"
+    if field.default not in (None, False, ...) and not field.is_required():
+        default = field.default
+        if isinstance(default, (list, tuple)):
+            default = " ".join(str(item) for item in default)
+        help_text += f" (default: {default})"
+    help_text = argparse.SUPPRESS if extra.get("hidden") else help_text.replace("%", "%%")
+    # One spelling in the help, all of them accepted.
+    shown = [f for f in flags if f == flags[0] or (f.startswith("-") and f in extra["flags"])]
+    spellings = shown + [f for f in flags if f not in shown]
+    if annotation is bool:
+        action: Any = "store_true" if not field.default else argparse.BooleanOptionalAction
+        group.add_argument(
+            *spellings, dest=name, action=action, help=help_text, default=argparse.SUPPRESS
+        )
+        return
+    group.add_argument(
+        *spellings,
+        dest=name,
+        nargs=_length(annotation),
+        metavar=extra.get("metavar") or name.upper(),
+        help=help_text,
+        default=argparse.SUPPRESS,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are UserErrors."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message}\n{self.format_usage().strip().splitlines()[0]} ... (--help)")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
+        return f"usage: {self._prog} [options]\n\n"
+
+
+def build_parser(
+    settings: type[CommandSettings], prog: str | None = None
+) -> argparse.ArgumentParser:
+    """An argparse parser with one flag per field, grouped by the class that declares it."""
+    parser = _Parser(
+        prog=prog,
+        description=(settings.__doc__ or "").strip(),
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
+    declared: dict[str, type] = {}
+    for cls in reversed(settings.__mro__):
+        for name in getattr(cls, "__annotations__", {}):
+            if name in settings.model_fields:
+                declared.setdefault(name, cls)
+    groups: dict[type, argparse._ArgumentGroup] = {}
+    for name, field in settings.model_fields.items():
+        if name == "dataset":
+            continue
+        owner = declared.get(name, settings)
+        if owner not in groups:
+            title = (owner.__doc__ or "options").strip().splitlines()[0].rstrip(".")
+            groups[owner] = parser.add_argument_group("options" if owner is settings else title)
+        _add_flag(groups[owner], name, field)
+    return parser
+
+
+def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None = None) -> C:
+    """Read flags (and the YAML that ``--config`` names) into a settings object.
+
+    Precedence: flags, then the YAML's ``TRAIN:`` mapping, then the defaults. All mistakes of
+    both come in one UserError.
+    """
+    parser = build_parser(settings, prog)
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        spellings = list(parser._option_string_actions)
+        named = ", ".join(f"{word}{did_you_mean(word, spellings)}" for word in unknown)
+        raise UserError(f"unknown argument: {named}; --help lists all")
+    given = vars(known)
+    sources = {name: f"--{name.replace('_', '-')}" for name in given}
+    values: dict[str, Any] = dict(given)
+    if settings.dataset_class is not None:
+        path = Path(given.get("config") or settings.model_fields["config"].default)
+        content = load_yaml(path)
+        recipe = content.pop("TRAIN", None) or {}
+        if not isinstance(recipe, dict):
+            raise UserError(
+                f"{path}: TRAIN must be a mapping of options, e.g. 'TRAIN: {{lr: 1e-4}}'"
+            )
+        recipe = {str(key).replace("-", "_"): value for key, value in recipe.items()}
+        for name in recipe:
+            sources.setdefault(name, f"{path}: TRAIN")
+        values = {**recipe, **given}
+        # Faults of the dataset part are reported together with those of the flags.
+        faults: list[str] = []
+        for model, part, where in (
+            (settings.dataset_class, content, str(path)),
+            (settings, values, "the command line"),
+        ):
+            try:
+                result = validate(model, part, where, sources if model is settings else None)
+                values = {**values, "dataset": result} if model is not settings else values
+            except UserError as error:
+                faults += str(error).splitlines()[1:]
+        if faults:
+            raise UserError("mistakes in the configuration:\n" + "\n".join(faults))
+    return validate(settings, values, "the command line", sources)
+
+
+def run(command: Callable[[], Any]) -> None:
+    """Run a command's body: UserErrors become one message and an exit code, Ctrl-C is 130."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    for noisy in ("matplotlib", "PIL", "fontTools", "lightning", "lightning_fabric", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        result = command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)

@@ -1,0 +1,126 @@
+"""Typed configuration: YAML and flags into pydantic models, with all errors at once.
+
+A field is a type, a default and one sentence; the sentence is also its ``--help``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from src.core.errors import UserError
+from src.core.registry import did_you_mean
+
+
+class Settings(BaseModel):
+    """Base of every configuration: unknown keys are refused, defaults are validated too."""
+
+    model_config = ConfigDict(
+        extra="forbid", validate_default=True, populate_by_name=True, protected_namespaces=()
+    )
+
+
+class CommandSettings(Settings):
+    """Settings of a command. ``dataset_class`` set: ``--config`` names a YAML that is read into
+    the field ``dataset``, and whose ``TRAIN:`` mapping gives defaults for the flags."""
+
+    dataset_class: ClassVar[type[Settings] | None] = None
+    dataset: Any = None
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def option(
+    default: Any = ...,
+    *,
+    help: str,  # noqa: A002 - the word of argparse
+    flags: Iterable[str] = (),
+    metavar: str | None = None,
+    hidden: bool = False,
+    **constraints: Any,
+) -> Any:
+    """A settings field with its help sentence and further flag spellings (``-b``, ``--weight``).
+
+    ``hidden`` keeps it out of ``--help``; constraints (ge, le, gt, ...) go to pydantic.
+    """
+    extra = {"flags": list(flags), "metavar": metavar, "hidden": hidden}
+    return Field(default, description=help, json_schema_extra=extra, **constraints)
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping; a missing, unreadable or ill-formed file is a UserError."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, siblings)
+        listed = f"; {path.parent}/ has: {', '.join(sorted(siblings))}" if siblings else ""
+        raise UserError(f"no such configuration file: {path}{hint}{listed}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the configuration file {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path} must hold a mapping (KEY: value lines), not a {type(content).__name__}"
+        )
+    return {str(key): value for key, value in content.items()}
+
+
+def describe_error(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """One line for one pydantic error: dotted path, what is wrong, what was given."""
+    dotted = ".".join(str(part) for part in error["loc"]) or "(all)"
+    if error["type"] == "extra_forbidden":
+        names = [field.alias or name for name, field in model.model_fields.items()]
+        return f"{dotted}: unknown key{did_you_mean(str(error['loc'][-1]), names)}"
+    if error["type"] == "missing":
+        return f"{dotted}: is required"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error.get("input")
+    if isinstance(given, (str, int, float, bool, list, tuple)) and len(repr(given)) < 80:
+        message += f" (got {given!r})"
+    return f"{dotted}: {message}"
+
+
+def validate(
+    model: type[S], values: Mapping[str, Any], where: str, sources: Mapping[str, str] | None = None
+) -> S:
+    """Build ``model`` from values; every fault of them comes in one UserError.
+
+    where: what is being read (a file, "the command line"); sources: key -> a more exact place.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        lines = []
+        for detail in error.errors():
+            key = str(detail["loc"][0]) if detail["loc"] else ""
+            place = (sources or {}).get(key, where)
+            line = f"  {place}: {describe_error(detail, model)}"
+            if line not in lines:
+                lines.append(line)
+        count = f"{len(lines)} mistakes" if len(lines) > 1 else "a mistake"
+        raise UserError(f"{count} in the configuration:\n" + "\n".join(lines)) from None
+
+
+def choices_of(annotation: Any) -> list[str]:
+    """The choices of a Literal annotation (also inside Optional), or an empty list."""
+    from typing import Literal, get_origin
+
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return [choice for inner in get_args(annotation) for choice in choices_of(inner)]
+
+
+def to_yaml(settings: BaseModel) -> str:
+    """The settings as YAML text, defaults included: what a run writes beside its results."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,1 @@
+"""Readers of images and annotations, transforms, loaders, drawn data, the dataset doctor."""

@@ -1,0 +1,77 @@
+"""Options and the dataset YAML of detection (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
+from src.backbones.settings import BackboneOptions
+from src.core.config import Settings, option
+from src.core.structures import ResizeMode, Size
+from src.data.settings import BoxDataset
+from src.engine.settings import TrainingOptions
+from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
+
+HEADS = ("ssd", "retinanet", "fcos", "deimv2")
+
+
+class TrainDetection(TrainingOptions, BackboneOptions):
+    """Train a detector on a DINO backbone, from a dataset YAML."""
+
+    dataset_class: ClassVar[type[Settings] | None] = BoxDataset
+
+    config: Path = option(
+        Path("detection_configs/voc.yaml"),
+        flags=["-c"],
+        help="dataset YAML, see detection_configs/",
+    )
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
+    imgsz: list[int] = option(
+        [640, 640], help="width and height of the model's input (one number: both)"
+    )
+    resize: ResizeMode = option(
+        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+    )
+    augment: Literal["none", "flip", "ssd", "strong"] = option("flip", help="augmentation preset")
+    pyramid_channels: int = option(256, ge=16, help="channels of each pyramid level")
+    nms: float = option(0.45, gt=0, le=1, help="IoU above which the weaker of two boxes goes")
+    eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")
+    save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
+    skip_check: bool = option(False, help="skip the quick check of the data before training")
+    scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
+    out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")
+
+    @field_validator("imgsz")
+    @classmethod
+    def _two_sides(cls, value: list[int]) -> list[int]:
+        return list(image_size(value))
+
+
+class DetectionOutput(IdentityOptions):
+    """Detections."""
+
+    threshold: float = option(0.25, ge=0, le=1, help="least score of a detection to keep")
+
+
+class InferDetectionImage(PredictOptions, DetectionOutput):
+    """Detect objects in images: a file, a folder or a glob."""
+
+    out_dir: Path = option(Path("img_det_inference"), help="sub-folder of outputs/ for the results")
+
+
+class InferDetectionVideo(VideoOptions, DetectionOutput):
+    """Detect objects in a video file, a camera or a network stream."""
+
+    out_dir: Path = option(Path("vid_det_inference"), help="sub-folder of outputs/ for the results")
+
+
+def image_size(value: list[int]) -> Size:
+    """``--imgsz`` W H or one number for both -> Size; ValueError when it is neither."""
+    if len(value) not in (1, 2) or min(value) < 16:
+        raise ValueError("give width and height in pixels, each at least 16, e.g. 640 480")
+    return Size(value[0], value[-1])

@@ -1,0 +1,1 @@
+"""The one training loop, its optimizers, hooks and checkpoints; knows no task."""

@@ -1,0 +1,52 @@
+"""Options of every training command (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from src.core.config import CommandSettings, option
+
+
+class TrainingOptions(CommandSettings):
+    """Training."""
+
+    epochs: int = option(10, ge=1, flags=["-e"], help="number of epochs")
+    batch: int = option(
+        4, ge=1, flags=["-b", "--batch-size"], help="images a step, over all processes together"
+    )
+    accumulate: int = option(1, ge=1, help="optimizer step every N batches")
+    lr: float = option(1e-4, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")
+    backbone_lr: float | None = option(
+        None, gt=0, help="learning rate of the backbone under --fine-tune (default: that of --lr)"
+    )
+    layer_decay: float = option(
+        1.0, gt=0, le=1, help="learning-rate factor from each backbone layer to the one below it"
+    )
+    weight_decay: float = option(1e-2, ge=0, help="weight decay (none on norms and biases)")
+    optimizer: Literal["AdamW", "SGD"] = option("AdamW", help="optimizer")
+    schedule: Literal["multistep", "cosine", "flat-cosine"] = option(
+        "multistep",
+        help="learning rate: divided by 10 at --scheduler-epochs, cosine to 0, or flat for the "
+        "first half and then cosine",
+    )
+    scheduler_epochs: list[int] = option(
+        [1000], help="epochs after which multistep divides the learning rate by 10"
+    )
+    warmup_epochs: float = option(0.0, ge=0, help="epochs of linear warm-up")
+    clip: float = option(0.0, ge=0, help="largest gradient norm; 0 = no clipping")
+    ema: float = option(
+        0.0, ge=0, lt=1, help="decay of the moving average of the weights, e.g. 0.999; 0 = none"
+    )
+    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = option(
+        "auto", help="arithmetic; auto = bf16-mixed (else 16-mixed) on CUDA, 32 on the CPU"
+    )
+    device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to train")
+    strategy: Literal["auto", "ddp", "fsdp"] = option(
+        "auto", help="under torchrun: replicated (ddp) or sharded (fsdp) training; auto = ddp"
+    )
+    workers: int = option(4, ge=0, help="processes that load data")
+    seed: int = option(42, ge=0, help="seed of weights, order and augmentation")
+    out_dir: Path = option(..., help="sub-folder of outputs/ for this run")
+    resume: bool = option(False, help="go on from last_model.pth of --out-dir")
+    overwrite: bool = option(False, help="replace an earlier run in --out-dir")

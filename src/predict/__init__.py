@@ -1,0 +1,1 @@
+"""One predictor for images, folders and video frames."""
