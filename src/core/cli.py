@@ -44,8 +44,6 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> No
         field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     )
     flags = ["--" + name.replace("_", "-"), *extra.get("flags", [])]
-    if "_" in name:
-        flags.append("--" + name)
     help_text = field.description or ""
     annotation = _without_none(field.annotation)
     choices = choices_of(field.annotation)

@@ -25,7 +25,7 @@ class TrainDetection(TrainingOptions, BackboneOptions):
     config: Path = option(
         Path("detection_configs/voc.yaml"),
         flags=["-c"],
-        help="dataset YAML, see detection_configs/",
+        help="dataset YAML (detection_configs/)",
     )
     data_root: Path | None = option(
         None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
