@@ -1,0 +1,123 @@
+"""The backbone as every task sees it: normalised images in, named feature maps out."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.backbones.catalog import BackboneSpec
+from src.core.structures import FeatureShape
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """A hub model, frozen or not, that answers {name: map}.
+
+    ``multi``: a ViT's taps, all at the stride of its patch ("layer3" is the third block), or the
+    four stages of a ConvNeXt at strides 4, 8, 16, 32 ("stage1" ...); ``last``: the deepest alone.
+    Frozen means eval mode, no gradient, no graph, whatever mode the whole model is in.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, spec: BackboneSpec, hub_model: nn.Module, *, multi: bool, fine_tune: bool
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.name = spec.name
+        self.hub_model = hub_model
+        self.frozen = not fine_tune
+        self.taps = spec.taps if multi else (spec.taps[-1],)
+        self.size_divisor = spec.patch or 32
+        self.num_layers = sum(spec.depths) + 1
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        hub_model.requires_grad_(fine_tune)
+        if self.frozen:
+            hub_model.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As nn.Module's, but a frozen hub model stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.hub_model.eval()
+        return self
+
+    def output_shape(self) -> dict[str, FeatureShape]:
+        """Names of the maps with channels and stride, shallow to deep."""
+        if self.spec.is_vit:
+            assert self.spec.patch is not None
+            shape = FeatureShape(self.spec.dims[0], self.spec.patch)
+            return {f"layer{tap + 1}": shape for tap in self.taps}
+        return {
+            f"stage{tap + 1}": FeatureShape(self.spec.dims[tap], 4 * 2**tap) for tap in self.taps
+        }
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 0..255 or float 0..1 [..., 3, H, W] -> normalised float by ImageNet's figures."""
+        if images.dtype == torch.uint8:
+            dtype = self.mean.dtype
+            return images.to(dtype).sub(self.mean * 255).div_(self.std * 255)
+        return (images - self.mean) / self.std
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Zeros to the right and the bottom of [B, 3, H, W], up to a multiple of the divisor."""
+        height, width = x.shape[-2:]
+        right, bottom = -width % self.size_divisor, -height % self.size_divisor
+        return F.pad(x, (0, right, 0, bottom)) if right or bottom else x
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """[B, 3, H, W] normalised -> {name: [B, C, ceil(H / stride), ceil(W / stride)]}."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            maps = self.hub_model.get_intermediate_layers(
+                self.pad(x), n=list(self.taps), reshape=True, return_class_token=False, norm=True
+            )
+        return dict(zip(self.output_shape(), maps))
+
+    def tokens(self, x: Tensor, layers: int = 1) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The last ``layers`` layers as (patch map [B, C, h, w], class token [B, C]) pairs.
+
+        For a ConvNeXt a layer is a stage, and its class token the mean over the map.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.hub_model.get_intermediate_layers(
+                self.pad(x), n=layers, reshape=True, return_class_token=True, norm=True
+            )
+
+    def layer_of(self, parameter_name: str) -> int:
+        """Depth of a parameter: 0 = embedding or stem, 1 .. = blocks, num_layers = final norm."""
+        is_norm = re.search(r"(?:^|\.)norms?\.", parameter_name) is not None
+        if self.spec.is_vit:
+            if match := re.search(r"(?:^|\.)blocks\.(\d+)\.", parameter_name):
+                return 1 + int(match[1])
+            return self.num_layers if is_norm else 0
+        if match := re.search(r"stages\.(\d+)\.(?:blocks\.)?(\d+)\.", parameter_name):
+            return 1 + sum(self.spec.depths[: int(match[1])]) + int(match[2])
+        if match := re.search(
+            r"stages\.(\d+)\.downsample|downsample_layers\.(\d+)", parameter_name
+        ):
+            return sum(self.spec.depths[: int(match[1] or match[2])])
+        return self.num_layers if is_norm else 0
+
+    def adapt_state_dict(self, state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        """Rename a checkpoint's backbone part (below ``prefix``) from Meta's names to ours.
+
+        A run that trained through a clone of the official code has Meta's names; inference goes
+        through the bundled hub, which needs no clone.
+        """
+        inner = f"{prefix}hub_model."
+        mine = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
+        if not mine or not hasattr(self.hub_model, "convert_official"):
+            return state
+        if any(key.startswith("model.") for key in mine):
+            return state
+        converted = self.hub_model.convert_official(mine)
+        others = {k: v for k, v in state.items() if not k.startswith(inner)}
+        return others | {f"{inner}{key}": value for key, value in converted.items()}

@@ -1,0 +1,100 @@
+"""The table of backbones: one row a torch.hub name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from src.core.registry import Registry
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What is known of a backbone without loading it.
+
+    dims: channels (ViT: one number; ConvNeXt: one a stage); depths likewise, in blocks; patch:
+    pixels of a ViT patch (None for ConvNeXt); taps: blocks (from 0) whose maps ``multi`` takes,
+    after the linear and detection evaluations of DINOv3; file: Meta's checkpoint file;
+    parameters: in millions.
+    """
+
+    name: str
+    family: str
+    dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    patch: int | None
+    taps: tuple[int, ...]
+    file: str | None
+    parameters: float
+    swiglu: bool = False
+    registers: int = 0
+
+    @property
+    def is_vit(self) -> bool:
+        """True for a vision transformer, False for a ConvNeXt."""
+        return self.patch is not None
+
+    @property
+    def description(self) -> str:
+        """For messages: kind, channels and blocks."""
+        if self.is_vit:
+            extras = [f"patch {self.patch}"]
+            extras += ["SwiGLU"] if self.swiglu else []
+            extras += [f"{self.registers} registers"] if self.registers else ["no registers"]
+            return f"ViT with {self.dims[0]} channels, {self.depths[0]} blocks, {', '.join(extras)}"
+        return f"ConvNeXt with {self.dims} channels, {self.depths} blocks"
+
+
+_TAPS = {12: (2, 5, 8, 11), 24: (4, 11, 17, 23), 32: (7, 15, 23, 31), 40: (9, 19, 29, 39)}
+
+
+def _v3(size, dim, depth, parameters, digest, swiglu=False) -> BackboneSpec:  # type: ignore[no-untyped-def]
+    file = digest and f"dinov3_{size}_pretrain_lvd1689m-{digest}.pth"
+    return BackboneSpec(
+        f"dinov3_{size}", "dinov3", (dim,), (depth,), 16, _TAPS[depth], file, parameters, swiglu, 4
+    )
+
+
+def _v2(letter, dim, depth, parameters, registers) -> BackboneSpec:  # type: ignore[no-untyped-def]
+    name = f"dinov2_vit{letter}14"
+    file = f"{name}{'_reg4' if registers else ''}_pretrain.pth"
+    return BackboneSpec(
+        f"{name}{'_reg' if registers else ''}", "dinov2", (dim,), (depth,), 14, _TAPS[depth],
+        file, parameters, letter == "g", registers,
+    )  # fmt: skip
+
+
+def _next(size, dims, depths, parameters, digest) -> BackboneSpec:  # type: ignore[no-untyped-def]
+    file = digest and f"dinov3_convnext_{size}_pretrain_lvd1689m-{digest}.pth"
+    return BackboneSpec(
+        f"dinov3_convnext_{size}", "dinov3", dims, depths, None, (0, 1, 2, 3), file, parameters
+    )
+
+
+_ROWS = [
+    _v3("vits16", 384, 12, 21.6, "08c60483"),
+    _v3("vits16plus", 384, 12, 28.7, "4057cbaa", swiglu=True),
+    _v3("vitb16", 768, 12, 85.7, "73cec8be"),
+    _v3("vitl16", 1024, 24, 303.1, "8aa4cbdd"),
+    _v3("vitl16plus", 1024, 24, 403.8, "46503df0", swiglu=True),
+    _v3("vith16plus", 1280, 32, 840.6, "7c1da9a5", swiglu=True),
+    _v3("vit7b16", 4096, 40, 6716.0, "a955f4ea", swiglu=True),
+    _next("tiny", (96, 192, 384, 768), (3, 3, 9, 3), 27.8, "21b726bb"),
+    _next("small", (96, 192, 384, 768), (3, 3, 27, 3), 49.5, "296db49d"),
+    _next("base", (128, 256, 512, 1024), (3, 3, 27, 3), 87.6, "801f2ba9"),
+    _next("large", (192, 384, 768, 1536), (3, 3, 27, 3), 196.2, "61fa432d"),
+    *[
+        _v2(letter, dim, depth, parameters, registers)
+        for registers in (0, 4)
+        for letter, dim, depth, parameters in (
+            ("s", 384, 12, 22.1),
+            ("b", 768, 12, 86.6),
+            ("l", 1024, 24, 304.4),
+            ("g", 1536, 40, 1136.5),
+        )
+    ],
+    # Of the bundled hub alone, without published weights: for demonstrations and tests.
+    _v3("vitt16", 192, 12, 5.5, None),
+    _next("atto", (40, 80, 160, 320), (2, 2, 6, 2), 3.4, None),
+]
+
+CATALOG: Registry[BackboneSpec] = Registry("backbone (--model-name)", {r.name: r for r in _ROWS})

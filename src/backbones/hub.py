@@ -1,0 +1,106 @@
+"""The only place that says torch.hub.load: bundled hub, local clone or GitHub, one behaviour."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from src.backbones.catalog import BackboneSpec
+from src.backbones.weights import HOW_TO_GET, find_weights, read_weights
+from src.core.errors import UserError
+from src.core.paths import hub_repository
+
+log = logging.getLogger(__name__)
+
+HubSource = Literal["auto", "bundled", "local", "github"]
+BUNDLED = Path(__file__).with_name("timm_hub")
+# In Meta's files, but of pretraining only: models of the official hub may lack them.
+_PRETRAINING_ONLY = ("local_cls_norm.",)
+
+
+def load_hub_model(
+    spec: BackboneSpec, weights: str, hub: HubSource = "auto", repo_dir: Path | None = None
+) -> nn.Module:
+    """Build ``spec`` through torch.hub and load its weights.
+
+    weights: 'none', 'pretrained', a file name in the weights folder, or a path. The file is read
+    here and loaded strictly, because torch.hub's own loaders keep a copy by file name and would
+    serve an old one.
+    """
+    repository, source = _repository(spec, hub, repo_dir)
+    path = find_weights(weights, spec) if weights not in ("none", "pretrained") else None
+    state = read_weights(path, spec) if path else None
+    model = _call_hub(repository, source, spec, pretrained=weights == "pretrained")
+    if state is not None:
+        _load_state(model, state, f"{path}")
+        log.info("%s: weights from %s", spec.name, path)
+    elif weights == "none":
+        log.warning("%s: RANDOM WEIGHTS (--weights none): nothing is pretrained", spec.name)
+    return model
+
+
+def _repository(spec: BackboneSpec, hub: HubSource, repo_dir: Path | None) -> tuple[str, str]:
+    """(repository, torch.hub source) for the choice of hub."""
+    if hub == "github":
+        return f"facebookresearch/{spec.family}", "github"
+    if hub == "bundled":
+        return str(BUNDLED), "local"
+    named = Path(repo_dir).expanduser() if repo_dir else hub_repository(spec.family)
+    if named is None or (hub == "auto" and spec.file is None and not repo_dir):
+        if hub == "local":
+            raise UserError(
+                f"--hub local needs a clone: give --repo-dir, or "
+                f"{'DINOv2' if spec.family == 'dinov2' else 'DINOv3'}_REPO in .env"
+            )
+        return str(BUNDLED), "local"
+    if not (named / "hubconf.py").is_file():
+        raise UserError(
+            f"{named} is no torch.hub repository (it has no hubconf.py); clone "
+            f"https://github.com/facebookresearch/{spec.family} there, correct --repo-dir or the "
+            ".env, or use --hub bundled, which needs no clone"
+        )
+    return str(named), "local"
+
+
+def _call_hub(repository: str, source: str, spec: BackboneSpec, pretrained: bool) -> nn.Module:
+    try:
+        trust = {"trust_repo": True} if source == "github" else {}
+        return torch.hub.load(repository, spec.name, source=source, pretrained=pretrained, **trust)
+    except Exception as error:  # noqa: BLE001 - network, import and value errors of foreign code
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, RuntimeError) and "Cannot find callable" in reason:
+            raise UserError(
+                f"{repository} has no entry point {spec.name}; it may be the clone of the other "
+                "family, or an old one: correct --repo-dir, or use --hub bundled"
+            ) from None
+        if isinstance(error, ImportError):
+            raise UserError(
+                f"the hub repository {repository} cannot be imported ({reason}); install what it "
+                "needs, or use --hub bundled"
+            ) from None
+        if pretrained or source == "github":
+            raise UserError(
+                f"{spec.name} cannot be fetched: {type(error).__name__}: {reason}. Offline, or "
+                f"refused? Put a weight file in the weights folder and name it. {HOW_TO_GET}"
+            ) from None
+        raise
+
+
+def _load_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    try:
+        if hasattr(model, "load_weights"):
+            model.load_weights(state)
+            return
+        own = model.state_dict()
+        kept = {
+            key: value
+            for key, value in state.items()
+            if key in own or not key.startswith(_PRETRAINING_ONLY)
+        }
+        model.load_state_dict(kept, strict=True)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{where} does not fit the model: {' '.join(str(error).split())}") from None

@@ -1,0 +1,168 @@
+"""A timm vision transformer that answers like the official DINOv3 and DINOv2 hub models.
+
+Official code: https://github.com/facebookresearch/dinov3 (models/vision_transformer.py) and
+https://github.com/facebookresearch/dinov2. Numbers agree to rounding, see tests/backbones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TimmViT(nn.Module):
+    """timm's Eva (DINOv3) or VisionTransformer (DINOv2) behind the official methods.
+
+    Inputs are float [B, 3, H, W], already normalised; rows and columns beyond a multiple of the
+    patch are left out, as in the official code.
+    """
+
+    def __init__(self, model: nn.Module, patch_size: int, antialias: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.patch_size = patch_size
+        self.embed_dim: int = model.embed_dim
+        self.num_heads: int = _heads(model)
+        self.n_storage_tokens: int = 0 if model.reg_token is None else model.reg_token.shape[1]
+        self.antialias = antialias
+        self.n_blocks = len(model.blocks)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, shallow to deep."""
+        return self.model.blocks
+
+    @property
+    def norm(self) -> nn.LayerNorm:
+        """The final layer norm."""
+        return self.model.norm
+
+    def tokens(self, x: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+        """Image -> (tokens [B, 1 + registers + h * w, C] before block 0, rope, (h, w))."""
+        p = self.patch_size
+        h, w = x.shape[-2] // p, x.shape[-1] // p
+        x = self.model.patch_embed(x[..., : h * p, : w * p])
+        if self.rope is not None:
+            tokens, rope = self.model._pos_embed(x)
+            return tokens, rope, (h, w)
+        return self._add_positions(x.flatten(1, 2), h, w), None, (h, w)
+
+    @property
+    def rope(self) -> nn.Module | None:
+        """Rotary position embedding (DINOv3), or None (DINOv2)."""
+        return getattr(self.model, "rope", None)
+
+    def _add_positions(self, patches: Tensor, h: int, w: int) -> Tensor:
+        """DINOv2: patches [B, h * w, C] + resampled position embedding, behind their prefix."""
+        positions, cls_token = self.model.pos_embed, self.model.cls_token
+        if positions.shape[1] == math.isqrt(positions.shape[1]) ** 2:  # no class position in it
+            prefix = cls_token
+        else:
+            prefix, positions = cls_token + positions[:, :1], positions[:, 1:]
+        side = math.isqrt(positions.shape[1])
+        if (h, w) != (side, side):
+            positions = self._resample(positions, side, h, w)
+        parts = [prefix.expand(len(patches), -1, -1)]
+        if self.model.reg_token is not None:
+            parts.append(self.model.reg_token.expand(len(patches), -1, -1))
+        return torch.cat([*parts, patches + positions], dim=1)
+
+    def _resample(self, positions: Tensor, side: int, h: int, w: int) -> Tensor:
+        """Position grid [1, side * side, C] -> [1, h * w, C] by the official hub's two rules.
+
+        Without registers: scale factor with an offset of 0.1, no antialiasing; with registers:
+        target size, antialiased (dinov2/hub/backbones.py).
+        """
+        grid = positions.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        if self.antialias:
+            grid = F.interpolate(grid, size=(h, w), mode="bicubic", antialias=True)
+        else:
+            factors = ((h + 0.1) / side, (w + 0.1) / side)
+            grid = F.interpolate(grid, scale_factor=factors, mode="bicubic")
+        return grid.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
+
+    def _run_blocks(self, x: Tensor, keep: Sequence[int]) -> tuple[list[Tensor], tuple[int, int]]:
+        tokens, rope, grid = self.tokens(x)
+        kept = []
+        for index, block in enumerate(self.model.blocks):
+            tokens = block(tokens) if rope is None else block(tokens, rope=rope)
+            if index in keep:
+                kept.append(tokens)
+            if index == max(keep):
+                break
+        return kept, grid
+
+    def get_intermediate_layers(
+        self,
+        x: Tensor,
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_class_token: bool = False,
+        norm: bool = True,
+        return_extra_tokens: bool = False,
+    ) -> tuple:
+        """Patch tokens of some blocks, in the order of depth.
+
+        n: how many of the last blocks, or their indices (from 0). Each answer is [B, h * w, C],
+        or [B, C, h, w] with ``reshape``; with ``return_class_token`` a pair with [B, C]; with
+        ``return_extra_tokens`` the registers [B, R, C] follow.
+        """
+        keep = range(self.n_blocks - n, self.n_blocks) if isinstance(n, int) else list(n)
+        outputs, (h, w) = self._run_blocks(x, keep)
+        if norm:
+            outputs = [self.model.norm(out) for out in outputs]
+        first = 1 + self.n_storage_tokens
+        patches = [out[:, first:] for out in outputs]
+        if reshape:
+            patches = [
+                p.reshape(len(p), h, w, -1).permute(0, 3, 1, 2).contiguous() for p in patches
+            ]
+        if not return_class_token and not return_extra_tokens:
+            return tuple(patches)
+        columns: list[list[Tensor]] = [patches]
+        if return_class_token:
+            columns.append([out[:, 0] for out in outputs])
+        if return_extra_tokens:
+            columns.append([out[:, 1:first] for out in outputs])
+        return tuple(zip(*columns))
+
+    def forward_features(self, x: Tensor, masks: Tensor | None = None) -> dict[str, Tensor | None]:
+        """The official dictionary: normalised class [B, C], register and patch tokens."""
+        if masks is not None:
+            raise ValueError("the bundled hub has no mask token; use a clone of the official code")
+        (prenorm,), _ = self._run_blocks(x, [self.n_blocks - 1])
+        tokens = self.model.norm(prenorm)
+        first = 1 + self.n_storage_tokens
+        return {
+            "x_norm_clstoken": tokens[:, 0],
+            "x_storage_tokens": tokens[:, 1:first],
+            "x_norm_regtokens": tokens[:, 1:first],
+            "x_norm_patchtokens": tokens[:, first:],
+            "x_prenorm": prenorm,
+            "masks": None,
+        }
+
+    def convert_official(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict in Meta's names -> this model's own names (see loading.convert)."""
+        from .loading import convert
+
+        return convert(self, state)
+
+    def load_weights(self, state: dict[str, Tensor]) -> None:
+        """Load Meta's names or this model's own, strictly; ValueError names what does not fit."""
+        from .loading import load_weights
+
+        load_weights(self, state)
+
+    def forward(self, x: Tensor, is_training: bool = False) -> Tensor | dict[str, Tensor | None]:
+        """The normalised class token [B, C]; the whole dictionary when ``is_training``."""
+        features = self.forward_features(x)
+        return features if is_training else features["x_norm_clstoken"]
+
+
+def _heads(model: nn.Module) -> int:
+    return model.blocks[0].attn.num_heads
