@@ -1,0 +1,201 @@
+"""Boxes, labels and contact sheets drawn on images (RGB, uint8 [H, W, 3])."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+# Neighbouring labels get colours far apart; 0, the background, is black. Later labels go round
+# the hues by the golden ratio.
+_PALETTE: tuple[tuple[int, int, int], ...] = (
+    (0, 0, 0),
+    (230, 57, 70),
+    (29, 132, 226),
+    (255, 183, 3),
+    (46, 174, 96),
+    (157, 78, 221),
+    (251, 111, 36),
+    (0, 187, 204),
+    (240, 98, 178),
+    (141, 198, 63),
+    (120, 85, 72),
+    (67, 83, 204),
+    (255, 232, 92),
+    (0, 128, 115),
+    (177, 31, 93),
+    (160, 205, 255),
+    (128, 128, 0),
+    (255, 160, 137),
+    (84, 110, 122),
+    (190, 255, 170),
+    (123, 20, 160),
+)
+
+
+@lru_cache(maxsize=4096)
+def colour(index: int) -> tuple[int, int, int]:
+    """The (red, green, blue) of a class label, 0..255; the same in every run and picture."""
+    if 0 <= index < len(_PALETTE):
+        return _PALETTE[index]
+    turn = index % 100_003
+    lightness, saturation = ((0.45, 0.85), (0.65, 0.75), (0.35, 0.60))[turn % 3]
+    red, green, blue = colorsys.hls_to_rgb((turn * 0.618034) % 1.0, lightness, saturation)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+@lru_cache(maxsize=4096)
+def text_colour(background: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever has more contrast on the background (WCAG's luminance)."""
+    linear = [
+        (value / 255 / 12.92) if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4
+        for value in background
+    ]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return BLACK if luminance > 0.179 else WHITE
+
+
+def _style(height: int, width: int) -> tuple[int, float, int]:
+    """(line thickness, font scale, stroke) for an image of this size."""
+    side = math.sqrt(height * width)
+    thickness = max(1, round(0.022 * side**0.75))
+    scale = min(6.0, max(0.36, 0.5 * (side / 554) ** 0.8))
+    return thickness, scale, 1 if scale < 0.7 else max(2, round(scale * 1.5))
+
+
+def _draw_box(
+    image: np.ndarray,
+    box: tuple[int, int, int, int],
+    fill: tuple[int, int, int],
+    thickness: int,
+) -> None:
+    """The outline, between two thin lines that keep it visible on ground of its own colour.
+
+    Nested lines of one pixel: cv2 draws them several times faster than one thick line.
+    """
+    outer = thickness // 2
+    for inset in range(-outer, thickness - outer):
+        first, last = (box[0] + inset, box[1] + inset), (box[2] - inset, box[3] - inset)
+        cv2.rectangle(image, first, last, fill)
+    if thickness > 1:
+        edge = text_colour(fill)
+        for inset in (-outer - 1, thickness - outer):
+            first, last = (box[0] + inset, box[1] + inset), (box[2] - inset, box[3] - inset)
+            if first[0] <= last[0] and first[1] <= last[1]:
+                cv2.rectangle(image, first, last, edge)
+
+
+def _fit_text(text: str, width: int, scale: float, stroke: int) -> tuple[str, int, int, int]:
+    """(text cut to the width, its width, height, depth below the line), in pixels."""
+    while True:
+        (text_width, text_height), depth = cv2.getTextSize(text, FONT, scale, stroke)
+        if text_width <= width or len(text) <= 1:
+            return text, text_width, text_height, depth
+        keep = min(len(text) - 1, int(len(text) * width / text_width))
+        text = text[: max(1, keep)]
+
+
+def _draw_label(
+    image: np.ndarray,
+    text: str,
+    box: tuple[int, int, int, int],
+    fill: tuple[int, int, int],
+    style: tuple[int, float, int],
+) -> None:
+    """A filled plate with the text: above the box, or inside at its top; never off the image."""
+    thickness, scale, stroke = style
+    height, width = image.shape[:2]
+    pad = max(2, round(4 * scale))
+    text, text_width, text_height, depth = _fit_text(text, width - 2 * pad, scale, stroke)
+    plate_width, plate_height = text_width + 2 * pad, text_height + depth + pad
+    left = box[0] - thickness // 2
+    top = box[1] - thickness // 2 - plate_height
+    if top < 0:
+        top = box[1] - thickness // 2
+    left = max(0, min(left, width - plate_width))
+    top = max(0, min(top, height - plate_height))
+    cv2.rectangle(image, (left, top), (left + plate_width - 1, top + plate_height - 1), fill, -1)
+    origin = (left + pad, top + pad // 2 + text_height)
+    cv2.putText(image, text, origin, FONT, scale, text_colour(fill), stroke, cv2.LINE_AA)
+
+
+def draw_detections(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    scores: np.ndarray | None = None,
+) -> np.ndarray:
+    """A copy of the image with boxes, class names and confidences drawn on it.
+
+    image: uint8 [H, W, 3] RGB; boxes: [N, 4] xyxy in its pixels, x2 and y2 exclusive; labels:
+    [N]; names: by label, names[0] is ``__background__``; scores: [N] in [0, 1] or None. One
+    colour a class; lines and letters grow with the image; the best score lies on top.
+    """
+    canvas = np.array(image, dtype=np.uint8, order="C", copy=True)
+    if len(boxes) == 0:
+        return canvas
+    height, width = canvas.shape[:2]
+    style = _style(height, width)
+    thickness = style[0]
+    limits = np.array([width - 1, height - 1, width - 1, height - 1])
+    corners = np.nan_to_num(np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
+    corners = np.clip(np.rint(corners - np.array([0, 0, 1, 1])), 0, limits).astype(int)
+    order = range(len(corners)) if scores is None else np.argsort(scores, kind="stable")
+    drawn = [(tuple(corners[i].tolist()), int(labels[i]), int(i)) for i in order]
+    for box, label, _ in drawn:
+        _draw_box(canvas, box, colour(label), thickness)
+    for box, label, i in drawn:
+        name = names[label] if 0 <= label < len(names) else f"class {label}"
+        text = name if scores is None else f"{name} {float(scores[i]):.2f}"
+        _draw_label(canvas, text, box, colour(label), style)
+    return canvas
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    columns: int,
+    captions: Sequence[str] | None = None,
+    *,
+    cell: int = 640,
+) -> np.ndarray:
+    """Images side by side on a light ground, row by row, each with its caption below.
+
+    images: uint8 [H, W, 3] RGB of any sizes, shrunk (never grown) to fit ``cell`` x ``cell``
+    pixels; captions: one for each image. Returns uint8 [H, W, 3].
+    """
+    assert images and columns >= 1
+    assert captions is None or len(captions) == len(images)
+    shrunk = []
+    for image in images:
+        factor = min(1.0, cell / max(image.shape[:2]))
+        if factor < 1:
+            size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        shrunk.append(image)
+    columns = min(columns, len(shrunk))
+    rows = math.ceil(len(shrunk) / columns)
+    gap, strip = 8, 0 if captions is None else 26
+    width = max(image.shape[1] for image in shrunk)
+    height = max(image.shape[0] for image in shrunk)
+    if captions is not None:
+        width = max(width, 120)
+    step_x, step_y = width + gap, height + strip + gap
+    sheet = np.full((rows * step_y + gap, columns * step_x + gap, 3), 245, np.uint8)
+    for position, image in enumerate(shrunk):
+        row, column = divmod(position, columns)
+        left, top = gap + column * step_x, gap + row * step_y
+        x = left + (width - image.shape[1]) // 2
+        sheet[top : top + image.shape[0], x : x + image.shape[1]] = image
+        if captions is not None:
+            text, _, text_height, _ = _fit_text(captions[position], width, 0.5, 1)
+            line = (left, top + height + 6 + text_height)
+            cv2.putText(sheet, text, line, FONT, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+    return sheet

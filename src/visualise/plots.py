@@ -1,0 +1,144 @@
+"""Curves and matrices as PNG files. Matplotlib is imported on the first plot, without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.core.files import atomic_path
+from src.visualise.draw import colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMED_CURVES = 20  # more classes than this are drawn as thin grey lines without names
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of its own (inches, 110 dots each): no pyplot, no global state, no window."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _tint(index: int) -> tuple[float, float, float]:
+    red, green, blue = colour(index)
+    return red / 255, green / 255, blue / 255
+
+
+def _plain(text: str) -> str:
+    """Names as they are: a $ would open matplotlib's formulas."""
+    return text.replace("$", r"\$")
+
+
+def plot_history(
+    columns: Mapping[str, Sequence[float]], path: str | Path, title: str, ylabel: str
+) -> None:
+    """Curves over epochs 1, 2, ... as a PNG.
+
+    columns: name -> one value an epoch; NaN or None where there was none (the curve goes on
+    over the gap). Raises UserError when the file cannot be written.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure(8, 5)
+    for index, (name, values) in enumerate(columns.items(), start=1):
+        y = np.array([np.nan if v is None else v for v in values], dtype=float)
+        x = np.arange(1, len(y) + 1)
+        known = np.isfinite(y)
+        axes.plot(
+            x[known],
+            y[known],
+            label=_plain(name) if len(columns) > 1 else None,
+            color=_tint(2 if len(columns) == 1 else index),
+            linewidth=2,
+            marker="o" if known.sum() <= 40 else None,
+            markersize=4,
+        )
+    axes.set(title=_plain(title), xlabel="epoch", ylabel=_plain(ylabel))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if len(columns) > 1:
+        axes.legend()
+    _save(figure, path)
+
+
+def plot_pr_curves(
+    recall: np.ndarray, precision: Mapping[str, np.ndarray], path: str | Path
+) -> None:
+    """Precision over recall for each class, and their mean, as a PNG.
+
+    recall: [R] in [0, 1]; precision: class name -> [R] in [0, 1] (NaN or below 0: no truth, the
+    class is left out of the mean). The number beside a name is the area under its curve.
+    """
+    figure, axes = _figure(9, 6)
+    curves = {name: np.asarray(values, dtype=float) for name, values in precision.items()}
+    curves = {name: np.where(values < 0, np.nan, values) for name, values in curves.items()}
+    known = {name: values for name, values in curves.items() if np.isfinite(values).any()}
+    named = len(known) <= NAMED_CURVES
+    for index, (name, values) in enumerate(known.items(), start=1):
+        style: dict[str, Any] = {"color": "0.6", "linewidth": 0.7, "alpha": 0.6}
+        if named:
+            label = f"{_plain(name)} {np.nanmean(values):.3f}"
+            style = {"color": _tint(index), "linewidth": 1.5, "label": label}
+        axes.plot(recall, values, **style)
+    if known:
+        mean = np.nanmean(np.stack(list(known.values())), axis=0)
+        label = f"mean of {len(known)} classes {np.nanmean(mean):.3f}"
+        axes.plot(recall, mean, color="black", linewidth=3, label=label)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    axes.set(title="Precision and recall", xlabel="recall", ylabel="precision")
+    axes.set(xlim=(0, 1), ylim=(0, 1.03))
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> None:
+    """A confusion matrix as a PNG, shaded by the share of each row, counts written in.
+
+    matrix: counts [K, K], rows the truth, columns the prediction; names: K names in its order.
+    From 31 classes on, the counts are left out (the shade tells).
+    """
+    counts = np.asarray(matrix)
+    size = len(names)
+    assert counts.shape == (size, size)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    cell = 0.75 if size <= 10 else 0.5 if size <= 30 else 0.2
+    side = max(4.0, cell * size)
+    font = 10 if size <= 10 else 8 if size <= 30 else 7
+    figure, axes = _figure(side + 2.5, side + 2.0)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
+    ticks = range(size)
+    labels = [_plain(name if len(name) <= 24 else name[:22] + "..") for name in names]
+    axes.set_xticks(ticks, labels, rotation=90 if size > 6 else 30, fontsize=font)
+    if size <= 6:
+        for tick in axes.get_xticklabels():
+            tick.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, labels, fontsize=font)
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    axes.set(xlabel="predicted", ylabel="truth", title="Confusion")
+    if size <= 30:
+        for row, column in zip(*np.nonzero(counts)):
+            ink = "white" if shares[row, column] > 0.55 else "black"
+            text = f"{counts[row, column]:g}"
+            axes.text(
+                column, row, text, ha="center", va="center", color=ink, fontsize=max(5, font - 1)
+            )
+    _save(figure, path)
