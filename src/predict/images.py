@@ -1,0 +1,304 @@
+"""Inference on pictures: read ahead, batches, annotated copies, result files; and the window."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from src.core.errors import UserError
+from src.core.files import atomic_path, require_writable
+from src.core.structures import Detections
+from src.data.images import list_images, read_image
+from src.predict.predictor import Pending, Predictor
+from src.predict.progress import Progress
+from src.predict.results import DetectionReport, DrawDetections
+from src.predict.threads import Ahead, stop_all
+
+log = logging.getLogger(__name__)
+
+WRITABLE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 [H, W, 3] RGB in the format of the suffix, atomically. UserError on failure."""
+    path = Path(path)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix.lower() in (".jpg", ".jpeg") else []
+    done, code = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise UserError(f"cannot encode {path}: {image.shape[1]}x{image.shape[0]} pixels")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(code.tobytes())
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """A file name of its own for each picture, the same on every run.
+
+    The name stays where it can; a suffix that cannot be written becomes .png; a name that is
+    taken (also by upper or lower case alone) gets its folder before it, and then a number.
+    """
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
+        stems = [path.stem, f"{path.parent.name}_{path.stem}"]
+        number = 2
+        while f"{stems[0]}{suffix}".casefold() in taken:
+            stems.pop(0)
+            if not stems:
+                stems = [f"{path.parent.name}_{path.stem}_{number}"]
+                number += 1
+        taken.add(f"{stems[0]}{suffix}".casefold())
+        names.append(stems[0] + suffix)
+    return names
+
+
+class Window:
+    """A window for results. Raises UserError where there is none to be had (asked beforehand:
+    without a display cv2 would abort the whole process)."""
+
+    def __init__(self, title: str) -> None:
+        if sys.platform.startswith("linux") and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise UserError(
+                "--show needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; run "
+                "without --show (results are written to files) or log in with a display (ssh -X)"
+            )
+        if not has_windows():
+            raise UserError(
+                "--show: this OpenCV is the headless build, without windows; swap it: pip "
+                "uninstall -y opencv-python-headless opencv-python && pip install opencv-python"
+            )
+        self._title = title
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+
+    def show(self, image: np.ndarray, wait_ms: int) -> bool:
+        """Show RGB uint8 [H, W, 3]; wait_ms 0 = until a key. False after q, Esc or closing."""
+        cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        key = cv2.waitKey(wait_ms) & 0xFF
+        visible = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        return visible and key not in (ord("q"), 27)
+
+    def close(self) -> None:
+        """Close it."""
+        cv2.destroyAllWindows()
+
+
+def has_windows() -> bool:
+    """Whether this OpenCV was built with a GUI."""
+    for line in cv2.getBuildInformation().splitlines():
+        word, _, value = line.strip().partition(":")
+        if word == "GUI":
+            return value.strip().upper() != "NONE"
+    return False
+
+
+@contextmanager
+def one_cv2_thread(predictor: Predictor) -> Iterator[None]:
+    """On the CPU, cv2's own thread pool would take cores from the model: one thread instead."""
+    before = cv2.getNumThreads()
+    try:
+        if not predictor.on_cuda:
+            cv2.setNumThreads(1)
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+@contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Ctrl-C is ignored while results are brought to safety (in the main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Read(NamedTuple):
+    """A picture as it comes from the readers: its number, and the pixels or what is wrong."""
+
+    index: int
+    image: np.ndarray | None
+    fault: str | None
+
+
+def _read_all(paths: Sequence[Path], readers: int, ahead: int) -> Iterator[_Read]:
+    """Pictures in order, read by a few threads, at most ``ahead`` before they are asked for."""
+
+    def read(index: int) -> _Read:
+        try:
+            return _Read(index, read_image(paths[index]), None)
+        except UserError as error:
+            return _Read(index, None, str(error))
+
+    with ThreadPoolExecutor(readers, thread_name_prefix="read") as pool:
+        waiting: deque[Future[_Read]] = deque()
+        try:
+            for index in range(len(paths)):
+                waiting.append(pool.submit(read, index))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class _Done(NamedTuple):
+    """A batch with its results, and the pictures among it that could not be read."""
+
+    read: list[_Read]
+    results: list[Any]
+    faults: list[_Read]
+
+
+def _infer(predictor: Predictor, pictures: Iterable[_Read]) -> Iterator[_Done]:
+    """Batches through the model; the next is submitted before the last is collected."""
+    waiting: tuple[list[_Read], list[_Read], Pending] | None = None
+    batch: list[_Read] = []
+    faults: list[_Read] = []
+
+    def collected() -> Iterator[_Done]:
+        if waiting is not None:
+            yield _Done(waiting[0], predictor.collect(waiting[2]), waiting[1])
+
+    for picture in pictures:
+        (faults if picture.image is None else batch).append(picture)
+        if len(batch) == predictor.batch:
+            pending = predictor.submit([read.image for read in batch if read.image is not None])
+            yield from collected()
+            waiting, batch, faults = (batch, faults, pending), [], []
+    if batch or faults:
+        pending = predictor.submit([read.image for read in batch if read.image is not None])
+        yield from collected()
+        waiting = (batch, faults, pending)
+    yield from collected()
+
+
+def run_images(
+    predictor: Predictor[Detections],
+    source: str,
+    out_dir: str | Path,
+    *,
+    draw: DrawDetections,
+    names: Sequence[str],
+    threshold: float,
+    show: bool = False,
+) -> int:
+    """Run on a file, a folder or a glob; annotated pictures and result files go to ``out_dir``.
+
+    draw: ``visualise.draw.draw_detections``; names: by label, names[0] the background;
+    threshold: least score that is drawn and written. A picture that cannot be read is logged
+    and the rest goes on. After Ctrl-C the files hold what was done. Returns the exit code: 0,
+    or 1 when a picture could not be read. Raises UserError.
+    """
+    paths = list_images(source)
+    out_dir = require_writable(out_dir)
+    outputs = [out_dir / name for name in output_names(paths)]
+    sources = {path.resolve() for path in paths}
+    if any(output.resolve() in sources for output in outputs):
+        raise UserError(
+            f"the results would overwrite the pictures in {out_dir}; choose another --out-dir"
+        )
+    window = Window("Results") if show else None
+    report = DetectionReport(draw, names, threshold)
+    run = _ImageRun(predictor, paths, outputs, report, window)
+    with one_cv2_thread(predictor):
+        try:
+            run.go()
+        finally:
+            with no_interrupt():
+                report.write(out_dir)
+    log.info("results are in %s", out_dir)
+    return run.summary()
+
+
+class _ImageRun:
+    """The state of one run over pictures."""
+
+    def __init__(
+        self,
+        predictor: Predictor[Detections],
+        paths: list[Path],
+        outputs: list[Path],
+        report: DetectionReport,
+        window: Window | None,
+    ) -> None:
+        self.predictor, self.paths, self.outputs = predictor, paths, outputs
+        self.report, self.window = report, window
+        self.faults: list[str] = []
+        self.progress = Progress("images", len(paths))
+        self.seconds = 0.0
+
+    def go(self) -> None:
+        """Read, infer, draw and write, all at the same time."""
+        helpers = 2 if not self.predictor.on_cuda else min(8, os.cpu_count() or 2)
+        pictures = _read_all(self.paths, helpers, 2 * self.predictor.batch + helpers)
+        stage = Ahead(_infer(self.predictor, pictures), 2, name="model")
+        writing: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(helpers, thread_name_prefix="write") as pool:
+            try:
+                for done in stage:
+                    for read in done.faults:
+                        self.faults.append(read.fault or "")
+                        log.warning("skipped: %s", read.fault)
+                        self.progress.step()
+                    for read, result in zip(done.read, done.results):
+                        assert read.image is not None
+                        annotated = self._add(read.index, read.image, result)
+                        writing.append(
+                            pool.submit(write_image, self.outputs[read.index], annotated)
+                        )
+                        while len(writing) > 2 * helpers:
+                            writing.popleft().result()
+                while writing:
+                    writing.popleft().result()
+            finally:
+                stop_all([stage])
+                self.seconds = self.progress.seconds
+                self.progress.close()
+                if self.window is not None:
+                    self.window.close()
+
+    def _add(self, index: int, image: np.ndarray, result: Detections) -> np.ndarray:
+        info = {
+            "id": index + 1,
+            "file_name": str(self.paths[index]),
+            "output": self.outputs[index].name,
+        }
+        annotated = self.report.add(image, result, info)
+        self.progress.step()
+        if self.window is not None and not self.window.show(annotated, 0):
+            self.window.close()
+            self.window = None
+        return annotated
+
+    def summary(self) -> int:
+        """Say what was done; the exit code."""
+        count = len(self.report)
+        log.info("%d images, %.1f images/s", count, count / max(self.seconds, 1e-9))
+        if not self.faults:
+            return 0
+        log.warning("%d of %d images could not be read:", len(self.faults), len(self.paths))
+        for fault in self.faults[:20]:
+            log.warning("  %s", fault)
+        if len(self.faults) > 20:
+            log.warning("  and %d more", len(self.faults) - 20)
+        return 1

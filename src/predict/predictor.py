@@ -1,0 +1,231 @@
+"""A model with everything around it: resize, upload, forward, download, original pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.core.errors import UserError
+from src.core.structures import Geometry, ResizeMode, Size
+from src.data import images as data_images
+from src.predict.results import rescale_detections
+
+R = TypeVar("R")
+
+
+@dataclass
+class Prepared:
+    """A resized batch on the host, ready to go: pixels uint8 HWC, one image after another."""
+
+    pixels: Tensor
+    geometries: list[Geometry]
+
+    def __len__(self) -> int:
+        return len(self.geometries)
+
+    def views(self, pixels: Tensor) -> list[Tensor]:
+        """The images as [3, H, W] views of the pixels (channels last in memory)."""
+        sizes = [geometry.resized for geometry in self.geometries]
+        parts = pixels.split([size.width * size.height * 3 for size in sizes])
+        return [
+            part.view(size.height, size.width, 3).permute(2, 0, 1)
+            for part, size in zip(parts, sizes)
+        ]
+
+
+@dataclass
+class Pending:
+    """A batch that was submitted: results that may still be on their way to the host."""
+
+    results: list[Any]
+    geometries: list[Geometry]
+    done: Any = None  # torch.cuda.Event after the copies
+    fill: Callable[[], list[Any]] | None = None
+
+
+class Predictor(Generic[R]):
+    """Runs a model on images of any size; generic over tasks.
+
+    model: takes a list of uint8 tensors [3, H, W] of mixed sizes (it normalises and pads by
+    itself) and answers one result for each (a tensor, or dicts, lists, tuples of them), in the
+    pixels of the tensor handed in. image_size, resize: what ``data.images.resize`` takes.
+    postprocess(result, geometry): puts a result (on the CPU) into original pixels.
+    precision: "32", "16" or "bf16" run under autocast (weights stay float32, so that boxes are
+    decoded in float32); auto = 16 on CUDA, 32 on the CPU. The model is moved and put in eval
+    mode. Raises UserError for a device or precision that is not there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        image_size: Size,
+        resize: ResizeMode,
+        *,
+        device: Literal["auto", "cpu", "cuda"] | str = "auto",
+        precision: Literal["auto", "32", "16", "bf16"] = "auto",
+        batch: int = 4,
+        postprocess: Callable[[Any, Geometry], Any] = rescale_detections,
+    ) -> None:
+        assert batch >= 1
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        self.image_size = Size(*image_size)
+        self.resize: ResizeMode = resize
+        self.batch = batch
+        self._postprocess = postprocess
+        self.model = model.eval().to(self.device)
+        if self.on_cuda:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the model runs on a CUDA device."""
+        return self.device.type == "cuda"
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def prepare(self, images: Sequence[np.ndarray]) -> Prepared:
+        """Resize images (RGB uint8 [H, W, 3]) into one host buffer; touches no GPU work."""
+        resized, geometries = [], []
+        for image in images:
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+            small, geometry = data_images.resize(image, self.image_size, self.resize)
+            resized.append(small)
+            geometries.append(geometry)
+        total = sum(small.size for small in resized)
+        pixels = torch.empty(total, dtype=torch.uint8, pin_memory=self.on_cuda)
+        flat = pixels.numpy()
+        start = 0
+        for small in resized:
+            flat[start : start + small.size].reshape(small.shape)[...] = small
+            start += small.size
+        return Prepared(pixels, geometries)
+
+    def submit(self, images: Sequence[np.ndarray] | Prepared) -> Pending:
+        """Start a batch: upload, forward, results on their way back. On CUDA it does not wait
+        (beyond where the model itself does); on the CPU the work is done here."""
+        batch = images if isinstance(images, Prepared) else self.prepare(images)
+        if not len(batch):
+            return Pending([], [])
+        try:
+            with torch.inference_mode(), self._autocast():
+                pixels = batch.pixels.to(self.device, non_blocking=True)
+                results = self.model(batch.views(pixels))
+                assert len(results) == len(batch), "one result for each image"
+                if not self.on_cuda:
+                    return Pending(list(results), batch.geometries)
+                fill = _start_download(list(results))
+                done = torch.cuda.Event()
+                done.record()
+                return Pending([], batch.geometries, done, fill)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the GPU is out of memory for {len(batch)} images of {self.image_size.width}x"
+                f"{self.image_size.height}; lower --batch or --imgsz"
+            ) from None
+
+    def collect(self, pending: Pending) -> list[R]:
+        """Wait for a submitted batch (one synchronisation) and put it into original pixels."""
+        if pending.fill is not None:
+            pending.done.synchronize()
+            results = pending.fill()
+        else:  # clones are ordinary tensors, which the caller may change in place
+            leaves = [leaf.clone() for leaf in _leaves(pending.results)]
+            results = _rebuild(pending.results, iter(leaves))
+        with torch.no_grad():
+            return [
+                self._postprocess(result, geometry)
+                for result, geometry in zip(results, pending.geometries)
+            ]
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[R]:
+        """One result for each image (RGB uint8 [H, W, 3], any number, mixed sizes), in the
+        pixels of the original images, on the CPU."""
+        results: list[R] = []
+        waiting: Pending | None = None
+        for start in range(0, len(images), self.batch):
+            pending = self.submit(images[start : start + self.batch])
+            if waiting is not None:
+                results += self.collect(waiting)
+            waiting = pending
+        if waiting is not None:
+            results += self.collect(waiting)
+        return results
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a flag names; auto = CUDA when there is one. UserError without it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"--device {name}: this PyTorch ({torch.__version__}) finds no CUDA device; check "
+            "the driver and that a CUDA build of torch is installed, or use --device cpu"
+        )
+    return device
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic that a flag names on this device. UserError when it has none of it."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if precision == "16" and device.type == "cpu":
+        raise UserError("--precision 16 needs a CUDA device; on the CPU use 32 (or bf16, slower)")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("--precision bf16: this GPU has no bfloat16; use 16 or 32")
+    return {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def _leaves(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from _leaves(value)
+    elif isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from _leaves(value)
+
+
+def _rebuild(tree: Any, leaves: Iterator[Tensor]) -> Any:
+    """The tree with its tensors replaced by the next leaves."""
+    if isinstance(tree, Tensor):
+        return next(leaves)
+    if isinstance(tree, Mapping):
+        return {key: _rebuild(value, leaves) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_rebuild(value, leaves) for value in tree]
+    return tree
+
+
+def _start_download(results: list[Any]) -> Callable[[], list[Any]]:
+    """Start one copy to pinned memory for each dtype; the answer unpacks it when it is there."""
+    leaves = list(_leaves(results))
+    by_dtype: dict[torch.dtype, list[int]] = {}
+    for index, leaf in enumerate(leaves):
+        by_dtype.setdefault(leaf.dtype, []).append(index)
+    packs: list[tuple[list[int], Tensor]] = []
+    for dtype, indices in by_dtype.items():
+        flat = torch.cat([leaves[i].detach().reshape(-1) for i in indices])
+        host = torch.empty(flat.shape, dtype=dtype, pin_memory=flat.is_cuda)
+        host.copy_(flat, non_blocking=True)
+        packs.append((indices, host))
+
+    def fill() -> list[Any]:
+        arrived: dict[int, Tensor] = {}
+        for indices, host in packs:
+            for i, part in zip(indices, host.split([leaves[i].numel() for i in indices])):
+                arrived[i] = part.view(leaves[i].shape).clone()
+        return _rebuild(results, iter([arrived[i] for i in range(len(leaves))]))
+
+    return fill

@@ -1,0 +1,144 @@
+"""Results in the pixels of the original images, and the files they are written to.
+
+``detections.json`` is a COCO results list, one ``{image_id, category_id, bbox [x, y, width,
+height], score}`` a detection, as ``COCO.loadRes`` takes it. ``images.json`` beside it is a COCO
+data set without truth: ``images`` (id -> file_name, width, height, and for a video frame and
+seconds), ``categories`` (id = label, from 1) and empty ``annotations``; so
+``COCO("images.json").loadRes("detections.json")`` works as it is. ``detections.csv`` holds the
+same with names and corners, for spreadsheets.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src.core.files import atomic_path
+from src.core.structures import Detections, Geometry, Size
+
+# draw(image uint8 [H, W, 3], boxes [N, 4], labels [N], names, scores [N]) -> a new image
+DrawDetections = Callable[
+    [np.ndarray, np.ndarray, np.ndarray, Sequence[str], np.ndarray], np.ndarray
+]
+
+CSV_COLUMNS = (
+    "image_id",
+    "file_name",
+    "category_id",
+    "category",
+    "score",
+    "x1",
+    "y1",
+    "x2",
+    "y2",
+)
+
+
+def rescale_detections(result: Detections, geometry: Geometry) -> Detections:
+    """Boxes from the pixels of the model's input to those of the original, clipped to it."""
+    x, y = geometry.scale
+    width, height = geometry.original
+    boxes = result["boxes"].float() / torch.tensor([x, y, x, y], device=result["boxes"].device)
+    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width)
+    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height)
+    return {"boxes": boxes, "scores": result["scores"].float(), "labels": result["labels"]}
+
+
+def keep_above(result: Detections, threshold: float) -> Detections:
+    """The detections whose score is at least the threshold."""
+    kept = result["scores"] >= threshold
+    return {
+        "boxes": result["boxes"][kept],
+        "scores": result["scores"][kept],
+        "labels": result["labels"][kept],
+    }
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One image: what images.json says of it, and its detections [N, 6] xyxy, score, label."""
+
+    image: dict[str, Any]
+    rows: np.ndarray
+
+
+class DetectionReport:
+    """Draws and gathers detections, and writes ``detections.json``, ``.csv``, ``images.json``.
+
+    Rows are held as float32 arrays (24 bytes a detection) until ``write``, which may be called
+    at any time: each file is whole, and right for what was added so far.
+    """
+
+    def __init__(self, draw: DrawDetections, names: Sequence[str], threshold: float) -> None:
+        self._draw = draw
+        self._names = list(names)
+        self._threshold = threshold
+        self._entries: list[_Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, image: np.ndarray, result: Detections, info: dict[str, Any]) -> np.ndarray:
+        """Keep what reaches the threshold and draw it: returns the annotated copy.
+
+        image: uint8 [H, W, 3], the original; result: in its pixels, on the CPU; info: what
+        images.json is to say of it (``id`` and ``file_name`` at least).
+        """
+        kept = keep_above(result, self._threshold)
+        boxes, scores = kept["boxes"].numpy(), kept["scores"].numpy()
+        labels = kept["labels"].numpy()
+        annotated = self._draw(image, boxes, labels, self._names, scores)
+        rows = np.concatenate([boxes, scores[:, None], labels[:, None]], axis=1, dtype=np.float32)
+        size = Size(image.shape[1], image.shape[0])
+        self._entries.append(
+            _Entry(
+                {**info, "width": size.width, "height": size.height, "detections": len(rows)}, rows
+            )
+        )
+        return annotated
+
+    def _records(self) -> Iterator[tuple[dict[str, Any], int, float, list[float]]]:
+        for entry in self._entries:
+            for row in entry.rows.tolist():
+                yield entry.image, int(row[5]), round(row[4], 5), [round(v, 2) for v in row[:4]]
+
+    def _results(self) -> Iterator[dict[str, Any]]:
+        for image, label, score, (x1, y1, x2, y2) in self._records():
+            bbox = [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
+            yield {"image_id": image["id"], "category_id": label, "bbox": bbox, "score": score}
+
+    def write(self, folder: str | Path) -> None:
+        """Write the three files atomically. Raises UserError when the folder cannot be written."""
+        folder = Path(folder)
+        with atomic_path(folder / "detections.json") as temporary:
+            temporary.write_text(_json_list(self._results()) + "\n", encoding="utf-8")
+        categories = [{"id": i, "name": name} for i, name in enumerate(self._names) if i > 0]
+        with atomic_path(folder / "images.json") as temporary:
+            images = _json_list(entry.image for entry in self._entries)
+            temporary.write_text(
+                f'{{"images": {images},\n"categories": {_json_list(categories)},\n'
+                '"annotations": []}\n',
+                encoding="utf-8",
+            )
+        with (
+            atomic_path(folder / "detections.csv") as temporary,
+            open(temporary, "w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(CSV_COLUMNS)
+            for image, label, score, corners in self._records():
+                name = self._names[label] if 0 <= label < len(self._names) else ""
+                writer.writerow([image["id"], image["file_name"], label, name, score, *corners])
+
+
+def _json_list(items: Iterable[Any]) -> str:
+    """A JSON list, one item a line: quick for a million of them, and readable."""
+    lines = [json.dumps(item, ensure_ascii=False) for item in items]
+    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
