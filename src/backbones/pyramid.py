@@ -93,14 +93,13 @@ class SimplePyramid(Pyramid):
         for tap in self.taps:
             nn.init.zeros_(tap.weight)
         self.up = nn.ModuleList()
-        for _ in range(min(doublings, levels - 1) if levels > 1 else doublings):
+        for _ in range(doublings):
             deconvolution = nn.ConvTranspose2d(channels, channels, 2, 2)
             _init(deconvolution)
             self.up.append(nn.Sequential(deconvolution, LayerNorm2d(channels), nn.GELU()))
         near = min(levels, doublings + 2)
         self.output = nn.ModuleList(smooth(channels) for _ in range(near))
         self.down = nn.ModuleList(smooth(channels, stride=2) for _ in range(levels - near))
-        self._doublings = doublings
 
     def forward(self, maps: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
         *earlier, last = maps.values()

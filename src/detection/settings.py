@@ -52,6 +52,23 @@ class TrainDetection(TrainingOptions, BackboneOptions):
         return list(image_size(value))
 
 
+class DetectionModelSummary(BackboneOptions):
+    """Print the layers, parameters and multiply-adds of a detector."""
+
+    weights: str = option(
+        "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
+    )
+    head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
+    imgsz: list[int] = option([640, 640], help="width and height of the input (one number: both)")
+    num_classes: int = option(21, ge=2, help="number of classes, background included")
+    pyramid_channels: int = option(256, ge=16, help="channels of each pyramid level")
+
+    @field_validator("imgsz")
+    @classmethod
+    def _two_sides(cls, value: list[int]) -> list[int]:
+        return list(image_size(value))
+
+
 class DetectionOutput(IdentityOptions):
     """Detections."""
 

@@ -1,0 +1,192 @@
+"""DEIMv2 (https://arxiv.org/abs/2509.20787): the encoder, decoder and loss of ``transformers``
+on the three maps (strides 8, 16, 32) of our backbones. No NMS.
+
+Nothing is downloaded: the model is made from a configuration, with random weights.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import box_convert, clip_boxes_to_image
+
+from src.backbones.base import Backbone
+from src.backbones.pyramid import Pyramid, build_pyramid
+from src.core.errors import UserError
+from src.core.structures import DetectionTarget, Detections
+from src.detection.heads.base import Detector, FeatureExtractor
+from src.detection.heads.matching import global_mean_count
+from src.detection.transform import InputTransform
+
+LEVELS = 3
+
+
+class Handover(nn.Module):
+    """Stands in for transformers' image encoder: answers the maps that were put into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: list[Tensor] = []
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> list[Tensor]:
+        maps, self.maps = self.maps, []
+        return maps
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's client told not to look at the network, while transformers is imported."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
+
+
+def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.Module:
+    """transformers' Deimv2ForObjectDetection without an image encoder of its own.
+
+    The measures are those of DEIMv2-S (4 decoder layers, one block a stage, ffn of twice the
+    width) at the width of ``channels``. UserError when transformers has no DEIMv2.
+    """
+    if channels % 32:
+        raise UserError(f"--pyramid-channels {channels}: deimv2 needs a multiple of 32, e.g. 256")
+    try:
+        import scipy.optimize  # noqa: F401 - its matcher needs it
+
+        with _offline():
+            from transformers import Deimv2Config, Deimv2ForObjectDetection, HGNetV2Config
+    except ImportError as error:
+        raise UserError(
+            f"--head deimv2 needs transformers 5.23 or newer, and scipy ({error}): "
+            "pip install 'transformers>=5.23' scipy; or use --head retinanet"
+        ) from None
+    unused = HGNetV2Config(
+        stem_channels=[3, 4, 4],
+        stage_in_channels=[4, 4, 4, 4],
+        stage_mid_channels=[4, 4, 4, 4],
+        stage_out_channels=[4, 4, 4, 4],
+        stage_num_blocks=[1, 1, 1, 1],
+        stage_numb_of_layers=[1, 1, 1, 1],
+        out_indices=[2, 3, 4],
+    )
+    config = Deimv2Config(
+        backbone_config=unused,
+        num_labels=num_labels,
+        encoder_hidden_dim=channels,
+        encoder_in_channels=[channels] * LEVELS,
+        encoder_ffn_dim=2 * channels,
+        encoder_has_trailing_conv=False,
+        feat_strides=strides,
+        d_model=channels,
+        decoder_in_channels=[channels] * LEVELS,
+        decoder_ffn_dim=2 * channels,
+        decoder_layers=4,
+        decoder_n_points=[3, 6, 3],
+        depth_mult=0.34,
+        hidden_expansion=0.34,
+    )
+    model = Deimv2ForObjectDetection(config)
+    model.model.conv_encoder = Handover()
+    return model
+
+
+class Deimv2(Detector):
+    """DEIMv2: set prediction with dense one-to-one matching; sigmoid scores, the best ``limit``
+    of all queries and classes."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Pyramid,
+        num_classes: int,
+        transform: InputTransform,
+        *,
+        limit: int = 100,
+    ) -> None:
+        super().__init__(backbone, neck, num_classes, transform)
+        strides = [shape.stride for shape in neck.output_shape().values()]
+        self.head = build_transformer(num_classes - 1, neck.channels, strides)
+        self.limit = limit
+
+    def _run(self, maps: list[Tensor], batch: ImageList, labels: Any = None) -> Any:
+        self.head.model.conv_encoder.maps = list(maps)  # type: ignore[union-attr]
+        return self.head(pixel_values=batch.tensors, labels=labels)
+
+    def losses(
+        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+    ) -> dict[str, Tensor]:
+        """transformers' weighted terms, those of the same name summed over the layers:
+        ``loss_mal``, ``loss_bbox``, ``loss_giou``, ``loss_fgl``, ``loss_ddf``.
+
+        They are divided by this process's number of objects there, which is put right here.
+        """
+        height, width = batch.tensors.shape[-2:]
+        labels = []
+        for target in targets:
+            boxes = box_convert(target["boxes"].float(), "xyxy", "cxcywh")
+            scale = boxes.new_tensor([width, height, width, height])
+            labels.append({"boxes": boxes / scale, "class_labels": target["labels"] - 1})
+        terms: dict[str, Tensor] = self._run(maps, batch, labels).loss_dict
+        count = float(max(1, sum(len(target["labels"]) for target in targets)))
+        own = maps[0].new_full((), count, dtype=torch.float32)
+        share = own / global_mean_count(own)
+        losses: dict[str, Tensor] = {}
+        for name, term in terms.items():
+            name = "_".join(name.split("_")[:2])
+            losses[name] = losses.get(name, 0.0) + term * share
+        # Without objects there are no denoising queries: DDP wants their weights used all the same.
+        embedding = self.head.model.denoising_class_embed.weight  # type: ignore[union-attr]
+        losses["loss_mal"] = losses["loss_mal"] + 0.0 * embedding.sum()
+        return losses
+
+    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+        outputs = self._run(maps, batch)
+        scores = outputs.logits.float().sigmoid()
+        values, flat = scores.flatten(1).topk(min(self.limit, scores[0].numel()), dim=1)
+        query = torch.div(flat, scores.shape[2], rounding_mode="floor")
+        height, width = batch.tensors.shape[-2:]
+        boxes = box_convert(outputs.pred_boxes.float(), "cxcywh", "xyxy")
+        boxes = boxes * boxes.new_tensor([width, height, width, height])
+        detections: list[Detections] = []
+        for i, size in enumerate(batch.image_sizes):
+            detections.append(
+                {
+                    "boxes": clip_boxes_to_image(boxes[i, query[i]], size),
+                    "scores": values[i],
+                    "labels": flat[i] % scores.shape[2] + 1,
+                }
+            )
+        return detections
+
+
+def build(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    feature_extractor: FeatureExtractor,
+    channels: int,
+    transform: InputTransform,
+    nms: float,
+) -> Deimv2:
+    """DEIMv2 on three levels; with ``last`` they are all made from the last map. nms is unused."""
+    shapes = backbone.output_shape()
+    if feature_extractor == "last":
+        shapes = dict([list(shapes.items())[-1]])
+    neck = build_pyramid(shapes, channels, LEVELS)
+    coarsest = max(shape.stride for shape in neck.output_shape().values())
+    transform = InputTransform(
+        math.lcm(transform.divisor, coarsest), transform.size, transform.resize
+    )
+    return Deimv2(backbone, neck, num_classes, transform)

@@ -1,0 +1,179 @@
+"""FCOS (https://arxiv.org/abs/1904.01355), anchor-free, on one map or on a pyramid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxLinearCoder
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import generalized_box_iou_loss
+
+from src.backbones.base import Backbone
+from src.backbones.pyramid import Pyramid
+from src.core.structures import DetectionTarget, Detections
+from src.detection.heads.anchors import AnchorGrid
+from src.detection.heads.base import Detector, FeatureExtractor, build_neck
+from src.detection.heads.matching import (
+    BACKGROUND,
+    focal_loss_sums,
+    global_mean_count,
+    matched_targets,
+)
+from src.detection.heads.postprocess import suppress, take, top_per_level
+from src.detection.heads.retinanet import group_norm
+from src.detection.transform import InputTransform
+
+
+class FCOSHead(nn.Module):
+    """torchvision's FCOS towers for any number of channels.
+
+    Distances start at 2 strides, not 0: their ReLU would give no gradient to half of them.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.classification_head = FCOSClassificationHead(
+            channels, 1, num_classes, norm_layer=group_norm
+        )
+        self.regression_head = FCOSRegressionHead(channels, 1, norm_layer=group_norm)
+        bias = self.regression_head.bbox_reg.bias
+        assert bias is not None
+        nn.init.constant_(bias, 2.0)
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Distances [B, A, 4] in strides, logits [B, A, classes], centreness [B, A]."""
+        logits = self.classification_head(maps)
+        distances, centreness = self.regression_head(maps)
+        return distances.float(), logits.float(), centreness.squeeze(2).float()
+
+
+def match_points(boxes: Tensor, anchors: Tensor, counts: list[int], radius: float) -> Tensor:
+    """Truth of each point (the centre of a cell's square): index into boxes or BACKGROUND.
+
+    A point answers for a box that it lies in, near the box's centre (``radius`` strides), when
+    the farthest side is 4 to 8 strides away (no lower limit at the finest level, no upper at
+    the coarsest); of several boxes for the smallest.
+    """
+    if len(boxes) == 0:
+        return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
+    points = (anchors[:, :2] + anchors[:, 2:]) / 2
+    stride = anchors[:, 2] - anchors[:, 0]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    near = (points[:, None] - centres).abs().amax(dim=2) < radius * stride[:, None]
+    sides = torch.cat([points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], dim=2)
+    low, high = stride * 4, stride * 8
+    low[: counts[0]] = 0
+    high[len(high) - counts[-1] :] = torch.inf
+    farthest = sides.amax(dim=2)
+    match = near & (sides.amin(dim=2) > 0)
+    match &= (farthest > low[:, None]) & (farthest < high[:, None])
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    smallest, index = torch.where(match, area, torch.inf).min(dim=1)
+    return torch.where(smallest < torch.inf, index, BACKGROUND)
+
+
+class FCOS(Detector):
+    """FCOS with centre sampling and centreness."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Pyramid,
+        num_classes: int,
+        transform: InputTransform,
+        *,
+        nms: float = 0.6,
+        score: float = 0.05,
+        candidates: int = 1000,
+        limit: int = 100,
+        radius: float = 1.5,
+    ) -> None:
+        super().__init__(backbone, neck, num_classes, transform)
+        strides = [shape.stride for shape in neck.output_shape().values()]
+        self.anchors = AnchorGrid([[(float(s), float(s))] for s in strides], strides)
+        self.head = FCOSHead(neck.channels, num_classes - 1)
+        self.box_coder = BoxLinearCoder(normalize_by_size=True)
+        self.nms, self.score, self.candidates, self.limit = nms, score, candidates, limit
+        self.radius = radius
+
+    def losses(
+        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+    ) -> dict[str, Tensor]:
+        outputs = self.head(maps)
+        counts = self.anchors.per_level(maps)
+        return self.loss_of(*outputs, self.anchors(maps), counts, targets)
+
+    def loss_of(
+        self,
+        distances: Tensor,
+        logits: Tensor,
+        centreness: Tensor,
+        anchors: Tensor,
+        counts: list[int],
+        targets: list[DetectionTarget],
+    ) -> dict[str, Tensor]:
+        """Losses of the head's outputs, by anchors [A, 4]; counts: anchors of each level."""
+        matches = [match_points(t["boxes"].float(), anchors, counts, self.radius) for t in targets]
+        boxes, labels = matched_targets(targets, matches, anchors)
+        found = labels > 0
+        count = global_mean_count(found.sum())
+        squares = anchors.expand_as(boxes)
+        box_loss = generalized_box_iou_loss(self.box_coder.decode(distances, squares), boxes)
+        true = self.box_coder.encode(squares, boxes)
+        x, y = true[..., 0::2], true[..., 1::2]
+        true_centreness = (
+            (x.amin(dim=-1) / x.amax(dim=-1)) * (y.amin(dim=-1) / y.amax(dim=-1))
+        ).sqrt()
+        centre_loss = F.binary_cross_entropy_with_logits(
+            centreness, torch.where(found, true_centreness, 0.0), reduction="none"
+        )
+        return {
+            "classification": focal_loss_sums(logits, labels).sum() / count,
+            "bbox_regression": torch.where(found, box_loss, 0.0).sum() / count,
+            "bbox_ctrness": torch.where(found, centre_loss, 0.0).sum() / count,
+        }
+
+    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+        outputs = self.head(maps)
+        counts = self.anchors.per_level(maps)
+        return self.select(*outputs, self.anchors(maps), counts, batch.image_sizes)
+
+    def select(
+        self,
+        distances: Tensor,
+        logits: Tensor,
+        centreness: Tensor,
+        anchors: Tensor,
+        counts: list[int],
+        sizes: list[tuple[int, int]],
+    ) -> list[Detections]:
+        """Head outputs -> detections; counts: anchors of each level. torchvision's rules."""
+        scores = (logits.sigmoid() * centreness.sigmoid().unsqueeze(2)).sqrt()
+        values, flat = top_per_level(scores, counts, self.candidates)
+        index = torch.div(flat, logits.shape[2], rounding_mode="floor")
+        boxes = self.box_coder.decode(take(distances, index), anchors[index])
+        return suppress(
+            boxes,
+            values,
+            flat % logits.shape[2] + 1,
+            sizes,
+            score=self.score,
+            iou=self.nms,
+            limit=self.limit,
+        )
+
+
+def build(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    feature_extractor: FeatureExtractor,
+    channels: int,
+    transform: InputTransform,
+    nms: float,
+) -> FCOS:
+    """FCOS on the last map or the pyramid of a backbone."""
+    neck = build_neck(backbone, feature_extractor, channels)
+    return FCOS(backbone, neck, num_classes, transform, nms=nms)

@@ -1,0 +1,152 @@
+"""RetinaNet (https://arxiv.org/abs/1708.02002) on one map or on a pyramid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNetHead
+
+from src.backbones.base import Backbone
+from src.backbones.pyramid import Pyramid
+from src.core.structures import DetectionTarget, Detections
+from src.detection.heads.anchors import AnchorGrid, cell_shapes
+from src.detection.heads.base import Detector, FeatureExtractor, build_neck
+from src.detection.heads.matching import (
+    IGNORED,
+    focal_loss_sums,
+    match_anchors,
+    matched_targets,
+)
+from src.detection.heads.postprocess import suppress, take, top_per_level
+from src.detection.transform import InputTransform
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or as many below as divide the channels."""
+    return nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
+
+
+def retinanet_anchors(strides: list[int]) -> AnchorGrid:
+    """Sizes of 4 strides x (1, 2^(1/3), 2^(2/3)) at each level, or 32 to 512 pixels on one map;
+    ratios 1/2, 1, 2."""
+    if len(strides) == 1:
+        sizes = [[32.0 * 2**i for i in range(5)]]
+    else:
+        sizes = [[4 * stride * 2 ** (i / 3) for i in range(3)] for stride in strides]
+    return AnchorGrid([cell_shapes(level, [0.5, 1.0, 2.0]) for level in sizes], strides)
+
+
+class RetinaNet(Detector):
+    """RetinaNet: torchvision's head with GroupNorm, one logit for each class but background."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Pyramid,
+        num_classes: int,
+        transform: InputTransform,
+        *,
+        nms: float = 0.5,
+        score: float = 0.01,
+        candidates: int = 1000,
+        limit: int = 100,
+        iou: tuple[float, float] = (0.5, 0.4),
+    ) -> None:
+        super().__init__(backbone, neck, num_classes, transform)
+        strides = [shape.stride for shape in neck.output_shape().values()]
+        self.anchors = retinanet_anchors(strides)
+        per_cell = self.anchors.per_cell()[0]
+        self.head = RetinaNetHead(
+            neck.channels, per_cell, num_classes - 1, norm_layer=group_norm
+        )
+        self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+        self.nms, self.score, self.candidates, self.limit = nms, score, candidates, limit
+        self.iou = iou
+
+    def losses(
+        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+    ) -> dict[str, Tensor]:
+        outputs = self.head(maps)
+        return self.loss_of(
+            outputs["bbox_regression"].float(),
+            outputs["cls_logits"].float(),
+            self.anchors(maps),
+            targets,
+        )
+
+    def loss_of(
+        self, offsets: Tensor, logits: Tensor, anchors: Tensor, targets: list[DetectionTarget]
+    ) -> dict[str, Tensor]:
+        """Losses of head outputs [B, A, 4] and [B, A, classes - 1], by anchors [A, 4].
+
+        As in torchvision each image's sums are divided by its own foregrounds, so that equal
+        shares of a batch on several processes give the same gradients.
+        """
+        high, low = self.iou
+        matches = [
+            match_anchors(t["boxes"].float(), anchors, high, low, rescue_ties=True)
+            for t in targets
+        ]
+        boxes, labels = matched_targets(targets, matches, anchors)
+        found = labels > 0
+        count = found.sum(dim=1).clamp(min=1)
+        codes = self.box_coder.encode_single(
+            boxes.flatten(0, 1), anchors.repeat(len(targets), 1)
+        ).view_as(offsets)
+        box_loss = F.l1_loss(offsets, codes, reduction="none").sum(dim=2)
+        box_sums = torch.where(found, box_loss, 0.0).sum(dim=1)
+        class_sums = focal_loss_sums(logits, labels, torch.stack(matches) != IGNORED)
+        return {
+            "classification": (class_sums / count).mean(),
+            "bbox_regression": (box_sums / count).mean(),
+        }
+
+    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+        outputs = self.head(maps)
+        return self.select(
+            outputs["bbox_regression"].float(),
+            outputs["cls_logits"].float(),
+            self.anchors(maps),
+            self.anchors.per_level(maps),
+            batch.image_sizes,
+        )
+
+    def select(
+        self,
+        offsets: Tensor,
+        logits: Tensor,
+        anchors: Tensor,
+        counts: list[int],
+        sizes: list[tuple[int, int]],
+    ) -> list[Detections]:
+        """Head outputs -> detections; counts: anchors of each level. torchvision's rules."""
+        values, flat = top_per_level(logits, counts, self.candidates)
+        index = torch.div(flat, logits.shape[2], rounding_mode="floor")
+        codes = take(offsets, index)
+        boxes = self.box_coder.decode_single(codes.flatten(0, 1), anchors[index].flatten(0, 1))
+        return suppress(
+            boxes.view_as(codes),
+            values.sigmoid(),
+            flat % logits.shape[2] + 1,
+            sizes,
+            score=self.score,
+            iou=self.nms,
+            limit=self.limit,
+        )
+
+
+def build(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    feature_extractor: FeatureExtractor,
+    channels: int,
+    transform: InputTransform,
+    nms: float,
+) -> RetinaNet:
+    """RetinaNet on the last map or the pyramid of a backbone."""
+    neck = build_neck(backbone, feature_extractor, channels)
+    return RetinaNet(backbone, neck, num_classes, transform, nms=nms)

@@ -1,0 +1,180 @@
+"""SSD (https://arxiv.org/abs/1512.02325) on one map or on a pyramid.
+
+Prediction layers are depthwise separable, as in SSDLite (https://arxiv.org/abs/1801.04381).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.image_list import ImageList
+
+from src.backbones.base import Backbone
+from src.backbones.pyramid import Pyramid
+from src.core.structures import DetectionTarget, Detections
+from src.detection.heads.anchors import AnchorGrid, cell_shapes
+from src.detection.heads.base import Detector, FeatureExtractor, build_neck
+from src.detection.heads.matching import global_mean_count, match_anchors, matched_targets
+from src.detection.heads.postprocess import suppress, take, top_per_class
+from src.detection.transform import InputTransform
+
+GROWTH = 2.2  # of the anchors' size from level to level: 16, 35, 77, 170, 375 pixels
+
+
+class SSDHead(nn.Module):
+    """Maps -> box offsets [B, A, 4] and logits [B, A, classes] (0 = background)."""
+
+    def __init__(self, channels: int, per_cell: list[int], num_classes: int) -> None:
+        super().__init__()
+        self.boxes = nn.ModuleList(_predictor(channels, 4 * n) for n in per_cell)
+        self.logits = nn.ModuleList(_predictor(channels, num_classes * n) for n in per_cell)
+        self.num_classes = num_classes
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        boxes = [_rows(layer(m), 4) for layer, m in zip(self.boxes, maps)]
+        logits = [_rows(layer(m), self.num_classes) for layer, m in zip(self.logits, maps)]
+        return torch.cat(boxes, dim=1).float(), torch.cat(logits, dim=1).float()
+
+
+def _predictor(channels: int, outputs: int) -> nn.Sequential:
+    layers = nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+        nn.GELU(),
+        nn.Conv2d(channels, outputs, 1),
+    )
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return layers
+
+
+def _rows(x: Tensor, columns: int) -> Tensor:
+    """[B, n * columns, h, w] -> [B, h * w * n, columns]."""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, columns)
+
+
+def ssd_anchors(strides: list[int]) -> AnchorGrid:
+    """Default boxes in pixels, from 2 strides of the finest level on.
+
+    A pyramid has at each level a square of its size, one between it and the next level's, and
+    ratios 2 (and 3 in the middle). One map alone has squares of 32 to 512 pixels, those
+    between, and ratio 2. They do not depend on the image's size: a padded or oblong input has
+    the same boxes.
+    """
+    cells = []
+    if len(strides) == 1:
+        sizes = [32.0 * 2**i for i in range(5)]
+        squares = cell_shapes([s * math.sqrt(2) for s in sizes], [1.0])
+        return AnchorGrid([cell_shapes(sizes, [1.0, 2.0, 0.5]) + squares], strides)
+    for i in range(len(strides)):
+        size = 2 * strides[0] * GROWTH**i
+        middle = 0 < i < len(strides) - 1
+        ratios = [1.0, 2.0, 0.5, 3.0, 1 / 3] if middle else [1.0, 2.0, 0.5]
+        squares = cell_shapes([size * math.sqrt(GROWTH)], [1.0])
+        cells.append(cell_shapes([size], ratios) + squares)
+    return AnchorGrid(cells, strides)
+
+
+class SSD(Detector):
+    """SSD: softmax over classes and background, hard negatives mined 3 to 1."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Pyramid,
+        num_classes: int,
+        transform: InputTransform,
+        *,
+        nms: float = 0.45,
+        score: float = 0.01,
+        candidates: int = 400,
+        limit: int = 200,
+        iou: float = 0.5,
+        negatives: int = 3,
+    ) -> None:
+        super().__init__(backbone, neck, num_classes, transform)
+        strides = [shape.stride for shape in neck.output_shape().values()]
+        self.anchors = ssd_anchors(strides)
+        self.head = SSDHead(neck.channels, self.anchors.per_cell(), num_classes)
+        self.box_coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
+        self.nms, self.score, self.candidates, self.limit = nms, score, candidates, limit
+        self.iou, self.negatives = iou, negatives
+
+    def losses(
+        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+    ) -> dict[str, Tensor]:
+        offsets, logits = self.head(maps)
+        return self.loss_of(offsets, logits, self.anchors(maps), targets)
+
+    def loss_of(
+        self, offsets: Tensor, logits: Tensor, anchors: Tensor, targets: list[DetectionTarget]
+    ) -> dict[str, Tensor]:
+        """Losses of head outputs [B, A, 4] and [B, A, classes], by anchors [A, 4].
+
+        torchvision's, except that an image without objects gives its hardest 3 negatives.
+        """
+        matches = [
+            match_anchors(t["boxes"].float(), anchors, self.iou, self.iou, rescue_ties=False)
+            for t in targets
+        ]
+        boxes, labels = matched_targets(targets, matches, anchors)
+        found = labels > 0
+        codes = self.box_coder.encode_single(
+            boxes.flatten(0, 1), anchors.repeat(len(targets), 1)
+        ).view_as(offsets)
+        box_loss = F.smooth_l1_loss(offsets, codes, reduction="none").sum(dim=2)
+        class_loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        class_loss = class_loss.view_as(labels)
+        with torch.no_grad():
+            wanted = (self.negatives * found.sum(dim=1, keepdim=True)).clamp(min=self.negatives)
+            hardness = torch.where(found, -torch.inf, class_loss)
+            rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
+            mined = (rank < wanted) & ~found
+        count = global_mean_count(found.sum())
+        return {
+            "bbox_regression": torch.where(found, box_loss, 0.0).sum() / count,
+            "classification": torch.where(found | mined, class_loss, 0.0).sum() / count,
+        }
+
+    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+        offsets, logits = self.head(maps)
+        return self.select(offsets, logits, self.anchors(maps), batch.image_sizes)
+
+    def select(
+        self, offsets: Tensor, logits: Tensor, anchors: Tensor, sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """Head outputs -> detections: torchvision's rules, over all classes at once."""
+        scores = logits.softmax(dim=2)[..., 1:]
+        values, index, labels = top_per_class(scores, self.candidates)
+        boxes = self.box_coder.decode_single(
+            offsets.flatten(0, 1), anchors.repeat(len(offsets), 1)
+        ).view_as(offsets)
+        return suppress(
+            take(boxes, index),
+            values,
+            labels,
+            sizes,
+            score=self.score,
+            iou=self.nms,
+            limit=self.limit,
+        )
+
+
+def build(
+    backbone: Backbone,
+    num_classes: int,
+    *,
+    feature_extractor: FeatureExtractor,
+    channels: int,
+    transform: InputTransform,
+    nms: float,
+) -> SSD:
+    """SSD on the last map or the pyramid of a backbone."""
+    neck = build_neck(backbone, feature_extractor, channels)
+    return SSD(backbone, neck, num_classes, transform, nms=nms)

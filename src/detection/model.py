@@ -1,0 +1,139 @@
+"""Detectors: a DINO backbone, a neck and a head.
+
+``python -m src.detection.model --model-name dinov3_convnext_tiny --head ssd`` prints a summary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.core.structures import ResizeMode, Size
+
+if TYPE_CHECKING:
+    from src.detection.heads.base import Detector, FeatureExtractor
+
+log = logging.getLogger(__name__)
+
+
+def build_detector(
+    model_name: str,
+    num_classes: int,
+    *,
+    head: str = "retinanet",
+    weights: str | Path = "none",
+    hub: str = "auto",
+    repo_dir: str | Path | None = None,
+    feature_extractor: FeatureExtractor = "multi",
+    fine_tune: bool = False,
+    channels: int = 256,
+    nms: float = 0.45,
+    image_size: Size | None = None,
+    resize: ResizeMode | None = None,
+) -> Detector:
+    """A detector for training or inference (see ``src.detection.heads.base.Detector``).
+
+    num_classes counts the background (len(CLASSES)); channels: width of the pyramid, or of the
+    one map of ``last``. With image_size and resize the model resizes what it is handed;
+    without, images are taken as they come (loaders and predictor resize). UserError for an
+    unknown backbone or head, weights that do not fit, or a package that is missing.
+    """
+    from src.backbones.build import build_backbone
+    from src.detection.heads.registry import HEAD_BUILDERS
+    from src.detection.transform import InputTransform
+
+    build = HEAD_BUILDERS[head]
+    backbone = build_backbone(
+        model_name,
+        weights=weights,
+        hub=hub,  # type: ignore[arg-type]
+        repo_dir=repo_dir,
+        feature_extractor=feature_extractor,
+        fine_tune=fine_tune,
+    )
+    return build(
+        backbone,
+        num_classes,
+        feature_extractor=feature_extractor,
+        channels=channels,
+        transform=InputTransform(backbone.size_divisor, image_size, resize),
+        nms=nms,
+    )
+
+
+def dinov3_detection(
+    fine_tune: bool = False,
+    num_classes: int = 2,
+    weights: str | Path | None = None,
+    model_name: str | None = None,
+    repo_dir: str | Path | None = None,
+    resolution: Sequence[int] = (640, 640),
+    nms: float = 0.45,
+    feature_extractor: FeatureExtractor = "last",
+    head: str = "ssd",
+    resize: ResizeMode = "stretch",
+) -> Detector:
+    """The tutorial's entry: a detector that resizes images of any size to ``resolution``.
+
+    resolution: [width, height]; boxes come back in the pixels of the images handed in.
+    num_classes counts the background. Without weights the backbone is random.
+    """
+    if weights is None:
+        log.warning(
+            "no weights given: the backbone starts from RANDOM weights; "
+            "name a file, or weights='pretrained'"
+        )
+    return build_detector(
+        model_name or "dinov3_vits16",
+        num_classes,
+        head=head,
+        weights=weights or "none",
+        repo_dir=repo_dir,
+        feature_extractor=feature_extractor,
+        fine_tune=fine_tune,
+        nms=nms,
+        image_size=Size(resolution[0], resolution[-1]),
+        resize=resize,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the torchinfo summary of a detector."""
+    from src.core.cli import parse, run
+    from src.detection.settings import DetectionModelSummary
+
+    def command() -> None:
+        options = parse(DetectionModelSummary, argv, prog="python -m src.detection.model")
+        import torch
+        from torchinfo import summary
+
+        width, height = options.imgsz
+        detector = build_detector(
+            options.model_name,
+            options.num_classes,
+            head=options.head,
+            weights=options.weights,
+            hub=options.hub,
+            repo_dir=options.repo_dir,
+            feature_extractor=options.feature_extractor,
+            fine_tune=options.fine_tune,
+            channels=options.pyramid_channels,
+        ).eval()
+        with torch.inference_mode():
+            text = summary(
+                detector,
+                input_data=[torch.zeros(1, 3, height, width)],
+                col_names=("input_size", "output_size", "num_params", "mult_adds"),
+                row_settings=("var_names",),
+                depth=4,
+                verbose=0,
+            )
+        log.info("%s", text)
+
+    run(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What happens to images between a detector's caller and its backbone, and to boxes on the way
+back: optional resizing, normalisation, padding into one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.transforms.v2 import functional as TF
+
+from src.core.structures import DetectionTarget, Detections, ResizeMode, Size
+
+
+@dataclass(frozen=True)
+class InputTransform:
+    """Images of any size -> one normalised batch; boxes back to the pixels handed in.
+
+    divisor: the batch's height and width are padded (right, bottom) to a multiple of it.
+    size, resize: resize every image to ``size`` first (``fit`` keeps the aspect ratio inside
+    it, ``stretch`` fills it); ``resize=None`` takes images as they come.
+    """
+
+    divisor: int = 1
+    size: Size | None = None
+    resize: ResizeMode | None = None
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of an image after resizing."""
+        if self.size is None or self.resize is None:
+            return height, width
+        if self.resize == "stretch":
+            return self.size.height, self.size.width
+        scale = min(self.size.width / width, self.size.height / height)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def prepare(
+        self,
+        images: Sequence[Tensor] | Tensor,
+        targets: list[DetectionTarget] | None,
+        normalise: Callable[[Tensor], Tensor],
+    ) -> tuple[ImageList, list[DetectionTarget] | None]:
+        """Images [3, H, W] (uint8 or float in [0, 1]) -> ImageList of the padded batch.
+
+        ``ImageList.tensors`` is [B, 3, H', W'] normalised, with zeros in the padding;
+        ``image_sizes`` are (height, width) after resizing, before padding. Targets follow.
+        Equal sizes are stacked and normalised at once; nothing waits for the device.
+        """
+        before = [(image.shape[-2], image.shape[-1]) for image in images]
+        sizes = [self.resized(h, w) for h, w in before]
+        if sizes != before:
+            images = [
+                image if old == new else TF.resize(image, list(new), antialias=True)
+                for image, old, new in zip(images, before, sizes)
+            ]
+            if targets is not None:
+                targets = [
+                    target if old == new else _scaled(target, old, new)
+                    for target, old, new in zip(targets, before, sizes)
+                ]
+        height = _up(max(h for h, _ in sizes), self.divisor)
+        width = _up(max(w for _, w in sizes), self.divisor)
+        if len(set(sizes)) == 1:
+            batch = normalise(images if isinstance(images, Tensor) else torch.stack([*images]))
+            h, w = sizes[0]
+            if (h, w) != (height, width):
+                batch = torch.nn.functional.pad(batch, (0, width - w, 0, height - h))
+            return ImageList(batch, sizes), targets
+        first = normalise(images[0])
+        batch = first.new_zeros((len(sizes), 3, height, width))
+        for i, (image, (h, w)) in enumerate(zip(images, sizes)):
+            batch[i, :, :h, :w] = first if i == 0 else normalise(image)
+        return ImageList(batch, sizes), targets
+
+    def restore(
+        self,
+        detections: list[Detections],
+        sizes: Sequence[tuple[int, int]],
+        originals: Sequence[tuple[int, int]],
+    ) -> list[Detections]:
+        """Boxes in resized pixels -> pixels of the images handed in, inside them.
+
+        sizes, originals: (height, width) of each image after and before resizing.
+        """
+        for detection, (h, w), (height, width) in zip(detections, sizes, originals):
+            if (h, w) == (height, width):
+                continue
+            boxes = detection["boxes"]
+            x = (boxes[:, 0::2] * (width / w)).clamp(0, width)
+            y = (boxes[:, 1::2] * (height / h)).clamp(0, height)
+            detection["boxes"] = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
+        return detections
+
+
+def _up(value: int, divisor: int) -> int:
+    return -(-value // divisor) * divisor
+
+
+def _scaled(
+    target: DetectionTarget, old: tuple[int, int], new: tuple[int, int]
+) -> DetectionTarget:
+    x, y = new[1] / old[1], new[0] / old[0]
+    boxes = target["boxes"]
+    factors = torch.stack([torch.full((), f, dtype=boxes.dtype) for f in (x, y, x, y)])
+    return {**target, "boxes": boxes * factors.to(boxes.device, non_blocking=True)}
