@@ -1,0 +1,183 @@
+"""Checkpoints: everything that inference needs beside the weights, in one safe file.
+
+The fields are those of docs/architecture.md; ``last_model.pth`` adds ``training``. A checkpoint
+may hold the head alone, with a fingerprint of the frozen backbone that it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.core.errors import UserError
+from src.core.files import atomic_path
+
+FORMAT = 1
+BACKBONE = "backbone."
+FIELDS = ("task", "head", "backbone", "image_size", "resize", "classes", "config")
+
+
+def plain(value: Any) -> Any:
+    """The value as dicts, lists, strings, numbers and tensors, which ``weights_only`` admits."""
+    if value is None or isinstance(value, (bool, int, float, str, Tensor)):
+        # numpy's float64 is a float, bool and str subclasses are what they are
+        return float(value) if isinstance(value, float) else value
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, int) else str(key): plain(item) for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over the names, shapes and values of a module's parameters (16 hex digits)."""
+    digest = hashlib.sha256()
+    for name, tensor in module.named_parameters():
+        content = tensor.detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(content.shape)}".encode())
+        digest.update(content.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_checkpoint(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    describe: Mapping[str, Any],
+    *,
+    epoch: int,
+    metrics: Mapping[str, float],
+    training: Mapping[str, Any] | None = None,
+    backbone_fingerprint: str | None = None,
+) -> None:
+    """Write a checkpoint atomically; UserError when the disk is full or the folder read-only.
+
+    weights: the model's state dict. With ``backbone_fingerprint`` the backbone's weights are
+    left out of the file.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        **plain(dict(describe)),
+        "model": {
+            name: tensor.detach().cpu()
+            for name, tensor in weights.items()
+            if backbone_fingerprint is None or not name.startswith(BACKBONE)
+        },
+        "epoch": epoch,
+        "metrics": plain(dict(metrics)),
+    }
+    if backbone_fingerprint is not None:
+        content["backbone_fingerprint"] = backbone_fingerprint
+    if training is not None:
+        content["training"] = plain(training)
+    with atomic_path(path) as temporary:
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+        except RuntimeError as error:  # torch's zip writer wraps the OSError of a full disk
+            cause = error.__context__
+            if isinstance(cause, OSError):
+                raise cause from None
+            raise OSError(None, str(error).splitlines()[0]) from error
+
+
+def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint of ours onto the CPU.
+
+    UserError when it is missing, broken, of another kind (said which), of a later format, or of
+    another task than ``task``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        nearby = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
+        listed = f"; {path.parent} has: {', '.join(nearby)}" if nearby else ""
+        raise UserError(f"no such checkpoint: {path}{listed}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a checkpoint of this project: it holds Python objects beside weights "
+            f"({str(error).splitlines()[0][:120]}), or is broken; give a best_model.pth of a "
+            "training run"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"{path} cannot be read as a checkpoint (cut short while copying, or another kind of "
+            f"file): {reason}"
+        ) from None
+    fault = _not_ours(content)
+    if fault:
+        raise UserError(
+            f"{path} is {fault}, not a checkpoint of this project; give a best_model.pth of a "
+            "training run"
+        )
+    if content["format"] > FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {content['format']} and this version reads up to "
+            f"{FORMAT}: update this project"
+        )
+    missing = [name for name in (*FIELDS, "model", "epoch") if name not in content]
+    if missing:
+        raise UserError(f"{path} is a checkpoint without {', '.join(missing)}: it is damaged")
+    if task is not None and content["task"] != task:
+        raise UserError(f"{path} is a checkpoint of {content['task']}, and this is {task}")
+    return content
+
+
+def _not_ours(content: Any) -> str | None:
+    """What the content of a file is, when it is no checkpoint of ours."""
+    if not isinstance(content, dict):
+        return f"a saved {type(content).__name__}"
+    if isinstance(content.get("format"), int) and "model" in content:
+        return None
+    if "model_state_dict" in content:
+        return "a checkpoint of the tutorial project (model_state_dict)"
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        if any("blocks." in name or "stages." in name for name in content):
+            return "a backbone weight file (to be given to a training command as --weights)"
+        return "a bare state dict"
+    keys = ", ".join(str(key) for key in list(content)[:5])
+    return f"a file with the keys {keys}"
+
+
+def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str | Path) -> None:
+    """Put a checkpoint's weights into a model; UserError when they are of another model.
+
+    Of a head-alone checkpoint the model's own backbone must be the one it was trained on.
+    """
+    weights = dict(checkpoint["model"])
+    expected = checkpoint.get("backbone_fingerprint")
+    if expected is not None:
+        backbone = getattr(model, "backbone", None)
+        found = fingerprint(backbone) if backbone is not None else "none"
+        if found != expected:
+            raise UserError(
+                f"{where} holds the head alone, trained on a frozen backbone with the fingerprint "
+                f"{expected}; the backbone at hand has {found}: give the same --weights"
+            )
+        own = model.state_dict()
+        weights.update({n: t for n, t in own.items() if n.startswith(BACKBONE)})
+    own = model.state_dict()
+    faults = [f"missing {name}" for name in own if name not in weights]
+    faults += [f"unknown {name}" for name in weights if name not in own]
+    faults += [
+        f"{name} has the shape {list(weights[name].shape)} instead of {list(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if faults:
+        more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
+        raise UserError(
+            f"the weights of {where} do not fit the model: {'; '.join(faults[:4])}{more}"
+        )
+    model.load_state_dict(weights)

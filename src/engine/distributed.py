@@ -1,0 +1,217 @@
+"""Processes and devices: ranks, Fabric (imported here alone), sharding, collectives.
+
+Ranks come from torchrun's environment, so that loaders can be made before Fabric is started.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from src.core.errors import UserError
+from src.engine.settings import TrainingOptions
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+FABRIC_PRECISION = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
+
+
+def rank() -> int:
+    """This process's number among all, 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes train together, 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and talks."""
+    return rank() == 0
+
+
+def choose_device(device: str) -> str:
+    """'auto', 'cpu' or 'cuda' -> 'cpu' or 'cuda'; UserError when CUDA is asked for and absent."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no usable CUDA device; use --device cpu")
+    return device
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """'auto' -> bf16-mixed (else 16-mixed) on CUDA, 32 on the CPU (bf16 is slower there)."""
+    if precision != "auto":
+        return precision
+    if device != "cuda":
+        return "32"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+
+@contextmanager
+def _without_torchmetrics() -> Iterator[None]:
+    """lightning_fabric imports torchmetrics where it is installed (and that transformers), for a
+    version that we have no use for: 4 of 6 seconds of its import."""
+    hidden = "torchmetrics" not in sys.modules
+    if hidden:
+        sys.modules["torchmetrics"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            sys.modules.pop("torchmetrics", None)
+
+
+def build_fabric(options: TrainingOptions) -> Fabric:
+    """Fabric for this process: a single device, or DDP or FSDP2 among torchrun's processes."""
+    with _without_torchmetrics():
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment
+        from lightning_fabric.strategies.ddp import DDPStrategy
+        from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+
+    device = choose_device(options.device)
+    precision = choose_precision(options.precision, device)
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")
+    common: dict[str, Any] = {"accelerator": device, "precision": FABRIC_PRECISION[precision]}
+    if world() == 1:
+        if options.strategy != "auto":
+            raise UserError(
+                f"--strategy {options.strategy} needs several processes: start the script with "
+                "'torchrun --nproc_per_node=N train_....py ...'"
+            )
+        fabric = Fabric(devices=1, plugins=[LightningEnvironment()], **common)
+        fabric.launch()
+        return fabric
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world())))
+    if device == "cuda" and local > torch.cuda.device_count():
+        raise UserError(
+            f"torchrun started {local} processes on a machine with {torch.cuda.device_count()} "
+            "CUDA devices; lower --nproc_per_node"
+        )
+    strategy: Any
+    if options.strategy == "fsdp":
+        if precision == "16-mixed":
+            raise UserError("--strategy fsdp does not go with 16-mixed; use --precision bf16-mixed")
+        strategy = ModelParallelStrategy(
+            _shard, data_parallel_size=world(), tensor_parallel_size=1
+        )
+    else:
+        strategy = DDPStrategy(gradient_as_bucket_view=True)
+    fabric = Fabric(devices=local, num_nodes=world() // local, strategy=strategy, **common)
+    fabric.launch()
+    return fabric
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of ``model.backbone`` (else of the model): the outermost members of
+    its ModuleLists and Sequentials that hold two or more children of one class."""
+    found: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            inner = list(child.children())
+            repeated = len(inner) > 1 and len({type(block) for block in inner}) == 1
+            if isinstance(child, (nn.ModuleList, nn.Sequential)) and repeated:
+                stages = isinstance(inner[0], (nn.ModuleList, nn.Sequential))
+                if not stages and any(True for _ in inner[0].parameters()):
+                    found.extend(inner)
+                    continue
+            visit(child)
+
+    root = getattr(model, "backbone", model)
+    visit(root)
+    return found
+
+
+def _shard(model: nn.Module, mesh: Any) -> nn.Module:
+    """FSDP2 (https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html), a group
+    of parameters per backbone block and one for the rest."""
+    from torch.distributed.fsdp import fully_shard
+
+    data_parallel = mesh["data_parallel"]
+    for tensor in (*model.parameters(), *model.buffers()):
+        moved = tensor.data.to(mesh.device_type)
+        dist.broadcast(moved, src=0)
+        tensor.data.copy_(moved)
+    for block in blocks_of(model):
+        fully_shard(block, mesh=data_parallel)
+    fully_shard(model, mesh=data_parallel)
+    return model
+
+
+def full_tensor(value: Tensor) -> Tensor:
+    """The whole of a tensor that FSDP has sharded (collective), or the tensor itself."""
+    whole = getattr(value, "full_tensor", None)
+    return whole() if whole is not None else value
+
+
+def local_tensor(value: Tensor) -> Tensor:
+    """This process's shard of a tensor (a view), or the tensor itself."""
+    local = getattr(value, "to_local", None)
+    return local() if local is not None else value
+
+
+def shard_like(value: Tensor, target: Tensor) -> Tensor:
+    """``value`` cut as ``target`` is (collective when sharded), on its device."""
+    if not hasattr(target, "device_mesh"):
+        return value.to(target.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(
+        value.to(target.device), target.device_mesh, target.placements  # type: ignore[attr-defined]
+    )
+
+
+def _running() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def gather_objects(value: T) -> list[T]:
+    """Every process's value, by rank, on every process; [value] when there is one process."""
+    if not _running():
+        return [value]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over the processes, without gradient.
+
+    DDP averages gradients, so a loss divided by the *mean* count of foreground anchors is
+    divided by their global count.
+    """
+    value = value.detach()
+    if not _running():
+        return value
+    value = value.to(torch.float32).clone()
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so (collective)."""
+    if not _running():
+        return flag
+    flags = torch.tensor(int(flag), device=device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Rank 0's buffers (batch-norm statistics) on every process."""
+    if _running():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)

@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM: asked for once, the run stops where it can save; twice, at once."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class StopRequest:
+    """A context in which SIGINT and SIGTERM set ``wanted`` instead of ending the process.
+
+    Data workers that are forked inside it inherit the handler, and so live on until the loop
+    has stopped. Set ``immediate`` where there is nothing to wait for: then KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.immediate = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        second = self.wanted
+        self.wanted = True
+        if second or self.immediate:
+            raise KeyboardInterrupt
