@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ class Backbone(nn.Module):
     Frozen means eval mode, no gradient, no graph, whatever mode the whole model is in.
     """
 
+    hub_model: Any  # answers like Meta's models
     mean: Tensor
     std: Tensor
 

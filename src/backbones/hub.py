@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ def _call_hub(repository: str, source: str, spec: BackboneSpec, pretrained: bool
         raise
 
 
-def _load_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+def _load_state(model: Any, state: dict[str, Tensor], where: str) -> None:
     try:
         if hasattr(model, "load_weights"):
             model.load_weights(state)

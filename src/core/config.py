@@ -49,7 +49,7 @@ def option(
 
     ``hidden`` keeps it out of ``--help``; constraints (ge, le, gt, ...) go to pydantic.
     """
-    extra = {"flags": list(flags), "metavar": metavar, "hidden": hidden}
+    extra: dict[str, Any] = {"flags": list(flags), "metavar": metavar, "hidden": hidden}
     return Field(default, description=help, json_schema_extra=extra, **constraints)
 
 

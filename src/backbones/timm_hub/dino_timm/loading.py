@@ -19,7 +19,8 @@ def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     Raises ValueError with the names that are missing, left over or of another shape.
     """
     own = model.state_dict()
-    converted = state if set(state) == set(own) else convert(model, state)
+    ours = any(key.startswith("model.") for key in state)
+    converted = state if ours else convert(model, state)
     missing, extra = sorted(set(own) - set(converted)), sorted(set(converted) - set(own))
     shapes = [
         f"{key} {tuple(converted[key].shape)} instead of {tuple(own[key].shape)}"
