@@ -1,0 +1,87 @@
+"""The law of the house (docs/architecture.md): who may import whom, and who may do what."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [p for p in sorted((ROOT / "src").rglob("*.py")) if "timm_hub" not in p.parts]
+TASKS = {"detection", "segmentation", "classification", "depth"}
+BELOW_TASKS = {"visualise", "predict", "features", "backbones", "data", "engine", "metrics", "core"}
+# Each room with the rooms below it that it may import.
+ALLOWED = {
+    "core": set(),
+    "backbones": {"core"},
+    "data": {"core"},
+    "metrics": {"core"},
+    "engine": {"core"},
+    "predict": {"core", "backbones", "data", "engine", "metrics"},
+    "features": {"core", "backbones", "data", "engine", "metrics"},
+    "visualise": {"core", "backbones", "data", "engine", "metrics", "predict", "features"},
+    **{task: BELOW_TASKS for task in TASKS},
+}
+# Commands that live in a room but stand above it, like the scripts.
+COMMANDS = {"data/check.py", "data/fetch_voc.py", "demo.py", "evaluate.py"}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT / "src").as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_down_only(path):
+    if name_of(path) in COMMANDS or path.parent.name == "src":
+        return
+    room = name_of(path).split("/")[0]
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("src.")}
+    # A settings file is part of every command's options: it is light and may be read by tasks.
+    assert used - {room} <= ALLOWED[room], f"{path} imports {used - {room} - ALLOWED[room]}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_single_owners(path):
+    text, name = path.read_text(), name_of(path)
+    assert name == "backbones/hub.py" or "torch.hub.load(" not in text
+    assert name == "core/cli.py" or not {"argparse"} & imports(path)
+    drawing = ("cv2.imshow", "cv2.VideoWriter", "import matplotlib", "cv2.imwrite", "cv2.putText")
+    owners = ("visualise/", "predict/images.py", "predict/video", "predict/display.py")
+    if not name.startswith((*owners, "data/synthetic.py")):
+        assert not [call for call in drawing if call in text]
+    if path.name == "__init__.py":
+        assert all(isinstance(node, ast.Expr) for node in ast.parse(text).body)
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "settings.py"], ids=name_of)
+def test_settings_are_light(path):
+    heavy = {"torch", "numpy", "cv2", "torchvision", "timm", "matplotlib", "albumentations"}
+    assert not {name.split(".")[0] for name in imports(path)} & heavy
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['train_detection.py', '--help']\n"
+        "import runpy\n"
+        "try: runpy.run_path('train_detection.py', run_name='__main__')\n"
+        "except SystemExit as e: assert not e.code, e.code\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'torchvision', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--model-name" in done.stdout
