@@ -12,16 +12,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from src.core.errors import UserError
-from src.core.files import atomic_path, require_writable
+from src.core.files import require_writable
 from src.core.structures import Detections
-from src.data.images import list_images, read_image
-from src.predict.predictor import Pending, Predictor
+from src.data.images import list_images, read_image, write_image
+from src.predict.predictor import Predictor, Prepared
 from src.predict.progress import Progress
 from src.predict.results import DetectionReport, DrawDetections
 from src.predict.threads import Ahead, stop_all
@@ -29,17 +29,6 @@ from src.predict.threads import Ahead, stop_all
 log = logging.getLogger(__name__)
 
 WRITABLE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
-
-def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] RGB in the format of the suffix, atomically. UserError on failure."""
-    path = Path(path)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix.lower() in (".jpg", ".jpeg") else []
-    done, code = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    if not done:
-        raise UserError(f"cannot encode {path}: {image.shape[1]}x{image.shape[0]} pixels")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(code.tobytes())
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
@@ -133,7 +122,7 @@ def no_interrupt() -> Iterator[None]:
 class _Read(NamedTuple):
     """A picture as it comes from the readers: its number, and the pixels or what is wrong."""
 
-    index: int
+    number: int
     image: np.ndarray | None
     fault: str | None
 
@@ -161,35 +150,27 @@ def _read_all(paths: Sequence[Path], readers: int, ahead: int) -> Iterator[_Read
                 future.cancel()
 
 
-class _Done(NamedTuple):
-    """A batch with its results, and the pictures among it that could not be read."""
+class _Batch(NamedTuple):
+    """Pictures that go through the model together, and faults met while gathering them."""
 
     read: list[_Read]
-    results: list[Any]
     faults: list[_Read]
 
 
-def _infer(predictor: Predictor, pictures: Iterable[_Read]) -> Iterator[_Done]:
-    """Batches through the model; the next is submitted before the last is collected."""
-    waiting: tuple[list[_Read], list[_Read], Pending] | None = None
-    batch: list[_Read] = []
-    faults: list[_Read] = []
-
-    def collected() -> Iterator[_Done]:
-        if waiting is not None:
-            yield _Done(waiting[0], predictor.collect(waiting[2]), waiting[1])
-
+def _batches(predictor: Predictor, pictures: Iterable[_Read]) -> Iterator[tuple[_Batch, Prepared]]:
+    """Pictures gathered into batches, resized and ready for the model."""
+    batch = _Batch([], [])
     for picture in pictures:
-        (faults if picture.image is None else batch).append(picture)
-        if len(batch) == predictor.batch:
-            pending = predictor.submit([read.image for read in batch if read.image is not None])
-            yield from collected()
-            waiting, batch, faults = (batch, faults, pending), [], []
-    if batch or faults:
-        pending = predictor.submit([read.image for read in batch if read.image is not None])
-        yield from collected()
-        waiting = (batch, faults, pending)
-    yield from collected()
+        (batch.faults if picture.image is None else batch.read).append(picture)
+        if len(batch.read) == predictor.batch:
+            yield batch, _prepare(predictor, batch)
+            batch = _Batch([], [])
+    if batch.read or batch.faults:
+        yield batch, _prepare(predictor, batch)
+
+
+def _prepare(predictor: Predictor, batch: _Batch) -> Prepared:
+    return predictor.prepare([read.image for read in batch.read if read.image is not None])
 
 
 def run_images(
@@ -251,27 +232,28 @@ class _ImageRun:
         """Read, infer, draw and write, all at the same time."""
         helpers = 2 if not self.predictor.on_cuda else min(8, os.cpu_count() or 2)
         pictures = _read_all(self.paths, helpers, 2 * self.predictor.batch + helpers)
-        stage = Ahead(_infer(self.predictor, pictures), 2, name="model")
+        batches = Ahead(_batches(self.predictor, pictures), 1, name="prepare")
+        results = Ahead(self.predictor.stream(batches), 2, name="model")
         writing: deque[Future[None]] = deque()
         with ThreadPoolExecutor(helpers, thread_name_prefix="write") as pool:
             try:
-                for done in stage:
-                    for read in done.faults:
+                for batch, answers in results:
+                    for read in batch.faults:
                         self.faults.append(read.fault or "")
                         log.warning("skipped: %s", read.fault)
                         self.progress.step()
-                    for read, result in zip(done.read, done.results):
+                    for read, result in zip(batch.read, answers):
                         assert read.image is not None
-                        annotated = self._add(read.index, read.image, result)
+                        annotated = self._add(read.number, read.image, result)
                         writing.append(
-                            pool.submit(write_image, self.outputs[read.index], annotated)
+                            pool.submit(write_image, self.outputs[read.number], annotated)
                         )
                         while len(writing) > 2 * helpers:
                             writing.popleft().result()
                 while writing:
                     writing.popleft().result()
             finally:
-                stop_all([stage])
+                stop_all([batches, results])
                 self.seconds = self.progress.seconds
                 self.progress.close()
                 if self.window is not None:

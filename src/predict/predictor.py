@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -17,6 +17,7 @@ from src.data import images as data_images
 from src.predict.results import rescale_detections
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 @dataclass
@@ -147,19 +148,33 @@ class Predictor(Generic[R]):
                 for result, geometry in zip(results, pending.geometries)
             ]
 
+    def stream(
+        self, batches: Iterable[tuple[T, Prepared]], *, ahead: bool | None = None
+    ) -> Iterator[tuple[T, list[R]]]:
+        """Batches, each with something to know it by, through the model in their order.
+
+        ahead: submit a batch before the one before it is collected, so that the GPU never
+        waits (default: on CUDA; on the CPU it would only delay results).
+        """
+        ahead = self.on_cuda if ahead is None else ahead
+        waiting: tuple[T, Pending] | None = None
+        for tag, batch in batches:
+            pending = self.submit(batch)
+            if waiting is not None:
+                yield waiting[0], self.collect(waiting[1])
+            waiting = (tag, pending)
+            if not ahead:
+                yield tag, self.collect(pending)
+                waiting = None
+        if waiting is not None:
+            yield waiting[0], self.collect(waiting[1])
+
     def predict(self, images: Sequence[np.ndarray]) -> list[R]:
         """One result for each image (RGB uint8 [H, W, 3], any number, mixed sizes), in the
         pixels of the original images, on the CPU."""
-        results: list[R] = []
-        waiting: Pending | None = None
-        for start in range(0, len(images), self.batch):
-            pending = self.submit(images[start : start + self.batch])
-            if waiting is not None:
-                results += self.collect(waiting)
-            waiting = pending
-        if waiting is not None:
-            results += self.collect(waiting)
-        return results
+        parts = range(0, len(images), self.batch)
+        batches = ((None, self.prepare(images[i : i + self.batch])) for i in parts)
+        return [result for _, results in self.stream(batches) for result in results]
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
@@ -96,4 +97,32 @@ def stop_all(stages: Iterable[Ahead], timeout: float = 5.0) -> bool:
     stages = list(stages)
     for stage in stages:
         stage.cancel()
-    return all([stage.join(timeout) for stage in stages])
+    stuck = [stage for stage in stages if not stage.join(timeout)]
+    return not stuck
+
+
+class Stopwatch:
+    """Seconds of work in a thread, without those of waiting for its input."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def _count(self, items: Iterable[T], sign: int) -> Iterator[T]:
+        iterator = iter(items)
+        while True:
+            start = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += sign * (time.perf_counter() - start)
+            yield item
+
+    def work(self, items: Iterable[T]) -> Iterator[T]:
+        """Count the time that each item takes to come."""
+        return self._count(items, 1)
+
+    def pause(self, items: Iterable[T]) -> Iterator[T]:
+        """Leave out the time that each item takes to come (inside of ``work``)."""
+        return self._count(items, -1)
