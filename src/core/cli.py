@@ -175,3 +175,29 @@ def run(command: Callable[[], Any]) -> None:
     except BrokenPipeError:
         sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def dispatch(
+    commands: dict[str, tuple[type[CommandSettings], Callable[[Any], Any]]],
+    prog: str,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Run ``prog COMMAND [options]``: name -> (settings class, function of the settings).
+
+    The functions import what is heavy inside, so that ``--help`` stays quick.
+    """
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(f"usage: {prog} COMMAND [options]\n\ncommands (each has its own --help):")
+        for command, (settings, _) in commands.items():
+            print(f"  {command:<14}{(settings.__doc__ or '').strip().splitlines()[0]}")
+        sys.exit(0)
+
+    def body() -> Any:
+        if name not in commands:
+            hint = did_you_mean(name, commands)
+            raise UserError(f"unknown command '{name}'{hint}; choose from: {', '.join(commands)}")
+        settings, function = commands[name]
+        return function(parse(settings, rest, f"{prog} {name}"))
+
+    run(body)
