@@ -84,6 +84,7 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
     config = Deimv2Config(
         backbone_config=unused,
         num_labels=num_labels,
+        initializer_bias_prior_prob=0.01,
         encoder_hidden_dim=channels,
         encoder_in_channels=[channels] * LEVELS,
         encoder_ffn_dim=2 * channels,

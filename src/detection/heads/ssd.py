@@ -1,6 +1,7 @@
 """SSD (https://arxiv.org/abs/1512.02325) on one map or on a pyramid.
 
-Prediction layers are depthwise separable, as in SSDLite (https://arxiv.org/abs/1801.04381).
+Prediction layers are depthwise separable, as in SSDLite (https://arxiv.org/abs/1801.04381); boxes
+and classes share the depthwise part.
 """
 
 from __future__ import annotations
@@ -30,20 +31,19 @@ class SSDHead(nn.Module):
 
     def __init__(self, channels: int, per_cell: list[int], num_classes: int) -> None:
         super().__init__()
-        self.boxes = nn.ModuleList(_predictor(channels, 4 * n) for n in per_cell)
-        self.logits = nn.ModuleList(_predictor(channels, num_classes * n) for n in per_cell)
-        self.num_classes = num_classes
+        self.columns = 4 + num_classes
+        self.levels = nn.ModuleList(_predictor(channels, self.columns * n) for n in per_cell)
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        boxes = [_rows(layer(m), 4) for layer, m in zip(self.boxes, maps)]
-        logits = [_rows(layer(m), self.num_classes) for layer, m in zip(self.logits, maps)]
-        return torch.cat(boxes, dim=1).float(), torch.cat(logits, dim=1).float()
+        outputs = [layer(m).permute(0, 2, 3, 1) for layer, m in zip(self.levels, maps)]
+        rows = torch.cat([o.reshape(len(o), -1, self.columns) for o in outputs], dim=1).float()
+        return rows[..., :4], rows[..., 4:]
 
 
 def _predictor(channels: int, outputs: int) -> nn.Sequential:
     layers = nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-        nn.GELU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(channels, outputs, 1),
     )
     for layer in layers:
@@ -52,11 +52,6 @@ def _predictor(channels: int, outputs: int) -> nn.Sequential:
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
     return layers
-
-
-def _rows(x: Tensor, columns: int) -> Tensor:
-    """[B, n * columns, h, w] -> [B, h * w * n, columns]."""
-    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, columns)
 
 
 def ssd_anchors(strides: list[int]) -> AnchorGrid:
