@@ -5,6 +5,7 @@ Ranks come from torchrun's environment, so that loaders can be made before Fabri
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,14 @@ def _without_torchmetrics() -> Iterator[None]:
             sys.modules.pop("torchmetrics", None)
 
 
+def _quieten() -> None:
+    """Fabric's own announcements are not for users, and only the main process talks."""
+    for name in ("lightning_fabric", "lightning.fabric", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not is_main():
+        logging.getLogger("src").setLevel(logging.WARNING)
+
+
 def build_fabric(options: TrainingOptions) -> Fabric:
     """Fabric for this process: a single device, or DDP or FSDP2 among torchrun's processes."""
     with _without_torchmetrics():
@@ -80,6 +89,7 @@ def build_fabric(options: TrainingOptions) -> Fabric:
         from lightning_fabric.strategies.ddp import DDPStrategy
         from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
+    _quieten()
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     if device == "cuda":

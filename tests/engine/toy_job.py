@@ -115,9 +115,6 @@ def toy_job(run_dir: Path, values: dict) -> Job:
         mine = slice(distributed.rank(), None, distributed.world())
         right = (model(images[mine]).argmax(dim=1) == labels[mine]).tolist()
         parts = distributed.gather_objects(right)
-        if toy.get("kill_in_validation") == len(marks := list(run_dir.glob("validated.*"))):
-            os.kill(os.getpid(), signal.SIGKILL)
-        (run_dir / f"validated.{len(marks)}").touch()
         together = [value for part in parts for value in part]
         return {"accuracy": sum(together) / len(together), "samples": float(len(together))}
 
