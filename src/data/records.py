@@ -80,7 +80,8 @@ def make_record(
     clipped = table.clip(0, [bounds.width, bounds.height] * 2)
     inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     over = (np.abs(clipped - table) > 0.01).any(axis=1)  # less is rounding
-    for row, ok_number, ok_area, ok_inside, is_over in zip(table, finite, area, inside, over):
+    marks = np.stack([finite, area, inside, over], axis=1).tolist()
+    for row, (ok_number, ok_area, ok_inside, is_over) in zip(table, marks):
         shown = "box " + " ".join(f"{value:g}" for value in row)
         if not ok_number:
             faults.append(Fault("bad number", where, shown))
