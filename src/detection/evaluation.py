@@ -1,0 +1,92 @@
+"""Running a detector over a split and scoring it in the original images' pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from src.core.structures import Detections
+from src.data.loaders import Batch
+from src.data.records import BoxRecord
+from src.engine.distributed import gather_objects
+from src.engine.progress import Progress
+from src.metrics.detection import BoxTruth, DetectionMetric, DetectionScores
+from src.predict.results import rescale_detections
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+Found = dict[int, Detections]  # by position in the record list
+
+
+def predict_split(model: nn.Module, loader: DataLoader[Batch], device: torch.device) -> Found:
+    """Detections of every image of this process's share, in pixels of the original image.
+
+    Results stay on the device until all of a batch are there: one copy back a batch.
+    """
+    found: Found = {}
+    progress = Progress("evaluation", len(loader))
+    with torch.inference_mode():
+        for batch in loader:
+            batch = batch.to(device)
+            for index, geometry, result in zip(
+                batch.indices, batch.geometries, model(batch.image_list())
+            ):
+                found[index] = rescale_detections(to_cpu(result), geometry)
+            progress.advance(len(batch.indices))
+    progress.close()
+    return found
+
+
+def to_cpu(result: Detections) -> Detections:
+    """The same detections on the CPU, in float32."""
+    return Detections(
+        boxes=result["boxes"].float().cpu(),
+        scores=result["scores"].float().cpu(),
+        labels=result["labels"].cpu(),
+    )
+
+
+def truth_of(record: BoxRecord) -> BoxTruth:
+    """A record's objects as the metric takes them."""
+    return BoxTruth(
+        boxes=record.boxes, labels=record.labels, difficult=record.difficult, crowd=record.crowd
+    )
+
+
+def evaluate(
+    model: nn.Module,
+    loader: DataLoader[Batch],
+    records: Sequence[BoxRecord],
+    classes: Sequence[str],
+    device: torch.device,
+    *,
+    full: bool = False,
+) -> DetectionScores | None:
+    """Score ``model`` over all records once, whatever the number of processes.
+
+    Every process calls it with its share as ``loader``; the main one gets the scores, the others
+    None. full: VOC's AP50, precision-recall curves and the confusion matrix as well.
+    """
+    from src.engine.distributed import is_main
+
+    shares = gather_objects(
+        {k: _arrays(v) for k, v in predict_split(model, loader, device).items()}
+    )
+    if not is_main():
+        return None
+    found = {index: arrays for share in shares for index, arrays in share.items()}
+    assert len(found) == len(records), "every image is evaluated once"
+    metric = DetectionMetric(list(classes))
+    for index, record in enumerate(records):
+        boxes, scores, labels = (torch.from_numpy(array) for array in found[index])
+        metric.update([Detections(boxes=boxes, scores=scores, labels=labels)], [truth_of(record)])
+    return metric.compute(full=full)
+
+
+def _arrays(result: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return result["boxes"].numpy(), result["scores"].numpy(), result["labels"].numpy()

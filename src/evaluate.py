@@ -1,0 +1,99 @@
+"""``python -m src.evaluate --model M --config C``: the figures of a checkpoint, as JSON and PNG."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from src.core.config import CommandSettings, load_yaml, option, validate
+
+log = logging.getLogger(__name__)
+
+
+class EvaluateOptions(CommandSettings):
+    """Evaluate a checkpoint on a split of a data set: results.json, curves, confusion matrix."""
+
+    model: Path = option(..., flags=["-m"], help="checkpoint of a training run: best_model.pth")
+    config: Path = option(..., flags=["-c"], help="dataset YAML")
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    split: Literal["train", "valid"] = option("valid", help="which split of the YAML")
+    imgsz: list[int] | None = option(
+        None, help="width and height of the model's input (one number: both); default: training's"
+    )
+    batch: int = option(4, ge=1, help="images the model takes at once")
+    workers: int = option(4, ge=0, help="processes that load data")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
+    out_dir: Path = option(Path("evaluation"), help="sub-folder of outputs/ for the results")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    from src.core import cli
+
+    cli.run(lambda: evaluate(cli.parse(EvaluateOptions, argv, "python -m src.evaluate")) and None)
+
+
+def evaluate(options: EvaluateOptions) -> dict[str, Any]:
+    """Evaluate by the checkpoint's task; returns what results.json holds."""
+    from src.core.paths import output_folder
+    from src.core.registry import Registry
+    from src.engine.checkpoint import load_checkpoint
+
+    evaluators = Registry("task of a checkpoint", {"detection": evaluate_detection})
+    task = load_checkpoint(options.model)["task"]
+    return evaluators[task](options, output_folder(options.out_dir))
+
+
+def evaluate_detection(options: EvaluateOptions, out_dir: Path) -> dict[str, Any]:
+    """COCO's figures, VOC's AP50 (11-point and area), PR curves and a confusion matrix."""
+    import torch
+
+    from src.core.files import require_writable, write_json
+    from src.data.doctor import quick_check
+    from src.data.loaders import valid_loader
+    from src.data.records import read_split
+    from src.data.settings import BoxDataset
+    from src.data.transforms import box_transform
+    from src.detection.evaluation import evaluate as score
+    from src.detection.restore import restore_detector
+    from src.detection.settings import DetectionOutput
+    from src.engine.distributed import choose_device
+    from src.visualise.plots import plot_confusion, plot_pr_curves
+
+    require_writable(out_dir)
+    dataset = validate(BoxDataset, load_yaml(options.config), str(options.config))
+    trained = restore_detector(options.model, DetectionOutput(config=options.config), options.imgsz)
+    records, faults = read_split(dataset, options.split, options.data_root)
+    quick_check({options.split: records}, faults)
+    device = torch.device(choose_device(options.device))
+    loader = valid_loader(
+        records,
+        box_transform("none", trained.image_size, trained.resize, training=False),
+        batch=options.batch,
+        workers=options.workers,
+    )
+    scores = score(trained.model.to(device), loader, records, trained.names, device, full=True)
+    assert scores is not None
+    results = {
+        "model": str(options.model),
+        "config": str(options.config),
+        "split": options.split,
+        "images": len(records),
+        "image_size": list(trained.image_size),
+        "resize": trained.resize,
+        **scores.as_dict(),
+    }
+    write_json(out_dir / "results.json", results)
+    plot_pr_curves(scores.recall, scores.precision, out_dir / "pr_curves.png")
+    plot_confusion(scores.confusion, scores.confusion_names, out_dir / "confusion_matrix.png")
+    log.info("%s", scores.table())
+    log.info("results.json, pr_curves.png and confusion_matrix.png are in %s", out_dir)
+    return results
+
+
+if __name__ == "__main__":
+    main()
