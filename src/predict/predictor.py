@@ -226,11 +226,11 @@ def _rebuild(tree: Any, leaves: Iterator[Tensor]) -> Any:
 def _start_download(results: list[Any]) -> Callable[[], list[Any]]:
     """Start one copy to pinned memory for each dtype; the answer unpacks it when it is there."""
     leaves = list(_leaves(results))
-    by_dtype: dict[torch.dtype, list[int]] = {}
+    groups: dict[tuple[torch.dtype, torch.device], list[int]] = {}
     for index, leaf in enumerate(leaves):
-        by_dtype.setdefault(leaf.dtype, []).append(index)
+        groups.setdefault((leaf.dtype, leaf.device), []).append(index)
     packs: list[tuple[list[int], Tensor]] = []
-    for dtype, indices in by_dtype.items():
+    for (dtype, _), indices in groups.items():
         flat = torch.cat([leaves[i].detach().reshape(-1) for i in indices])
         host = torch.empty(flat.shape, dtype=dtype, pin_memory=flat.is_cuda)
         host.copy_(flat, non_blocking=True)

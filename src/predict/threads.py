@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Ahead(Iterator[T], Generic[T]):
 
     def _run(self) -> None:
         error: BaseException | None = None
-        iterator = iter(self._source)
+        iterator, self._source = iter(self._source), ()
         try:
             for item in iterator:
                 if not self._put(item):
@@ -104,19 +104,20 @@ def stop_all(stages: Iterable[Ahead], timeout: float = 5.0) -> bool:
 class Stopwatch:
     """Seconds of work in a thread, without those of waiting for its input."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds = 0.0
+        self._clock = clock
 
     def _count(self, items: Iterable[T], sign: int) -> Iterator[T]:
         iterator = iter(items)
         while True:
-            start = time.perf_counter()
+            start = self._clock()
             try:
                 item = next(iterator)
             except StopIteration:
                 return
             finally:
-                self.seconds += sign * (time.perf_counter() - start)
+                self.seconds += sign * (self._clock() - start)
             yield item
 
     def work(self, items: Iterable[T]) -> Iterator[T]:

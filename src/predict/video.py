@@ -56,7 +56,7 @@ class _H264:
         self._stamp = -1
 
     def encode(self, image: np.ndarray, seconds: float | None) -> None:
-        planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+        planes: Any = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
         frame = self._av.VideoFrame.from_ndarray(planes, format="yuv420p")
         wanted = round(seconds * 1000) if self._timed and seconds is not None else 0
         self._stamp = max(self._stamp + 1, wanted)
