@@ -92,8 +92,10 @@ class BoxTransform:
             part = canvas
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = ((centres > (left, top)) & (centres < (right, bottom))).all(axis=1)
-        moved = boxes * np.float32([x.scale, y.scale] * 2) + np.float32([x.shift, y.shift] * 2)
-        moved = moved.clip(0, np.float32([*out, *out]))
+        moved = boxes * np.asarray([x.scale, y.scale] * 2, np.float32) + np.asarray(
+            [x.shift, y.shift] * 2, np.float32
+        )
+        moved = moved.clip(0, np.asarray([*out, *out], np.float32))
         keep = inside & (moved[:, 2:] - moved[:, :2] >= _LEAST_SIDE).all(axis=1)
         return part, moved[keep], labels[keep]
 
@@ -107,7 +109,11 @@ class BoxTransform:
         height, width = done["image"].shape[:2]
         moved = np.asarray(done["bboxes"], np.float32).reshape(-1, 4)
         rows = np.asarray(done["rows"], np.int64)
-        return done["image"], moved.clip(0, np.float32([width, height] * 2)), labels[rows]
+        return (
+            done["image"],
+            moved.clip(0, np.asarray([width, height] * 2, np.float32)),
+            labels[rows],
+        )
 
 
 def box_transform(
@@ -122,7 +128,7 @@ def box_transform(
 
 def scale_boxes(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """float32 [N, 4] in original pixels -> in resized pixels."""
-    return boxes * np.float32(geometry.scale * 2)
+    return boxes * np.asarray(geometry.scale * 2, np.float32)
 
 
 class _Axis:

@@ -1,0 +1,265 @@
+"""Batches of images and boxes: the same ones whatever the number of workers and processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from src.core.errors import UserError
+from src.core.structures import DetectionTarget, Geometry
+from src.data.images import read_image
+from src.data.records import BoxRecord
+from src.data.transforms import BoxTransform
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, int]  # (epoch, index): travels with the request, so workers need no set_epoch
+
+
+@dataclass
+class Batch:
+    """Images of one step on one process.
+
+    images: uint8 [B, 3, H, W] RGB, padded right and bottom with zeros to the largest of the
+    batch; sizes: (h, w) before the padding; targets: boxes xyxy float32 [N, 4] in resized pixels
+    and labels int64 [N] from 1; indices: positions in the list of records; geometries: how each
+    original became its image.
+    """
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    targets: list[DetectionTarget]
+    indices: list[int]
+    geometries: list[Geometry]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image_list(self) -> list[Tensor]:
+        """uint8 [3, h, w] each: views without the padding."""
+        return [image[:, :h, :w] for image, (h, w) in zip(self.images, self.sizes)]
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory (called by the loader on CUDA machines)."""
+        targets: list[DetectionTarget] = [
+            {"boxes": t["boxes"].pin_memory(), "labels": t["labels"].pin_memory()}
+            for t in self.targets
+        ]
+        return replace(self, images=self.images.pin_memory(), targets=targets)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device; from pinned memory the copies do not wait."""
+        targets: list[DetectionTarget] = [
+            {
+                "boxes": t["boxes"].to(device, non_blocking=True),
+                "labels": t["labels"].to(device, non_blocking=True),
+            }
+            for t in self.targets
+        ]
+        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
+
+
+@dataclass
+class _Sample:
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    geometry: Geometry
+    index: int
+
+
+@dataclass
+class _Failure:
+    """A UserError on its way from a worker: raised there, torch would wrap it in a traceback."""
+
+    message: str
+
+
+class BoxSamples(Dataset):
+    """Reads and transforms record ``index`` of ``epoch``, seeded from (seed, epoch, index).
+
+    Crowd boxes (COCO) are no targets; the records keep them for the metric.
+    """
+
+    def __init__(self, records: Sequence[BoxRecord], transform: BoxTransform, seed: int) -> None:
+        self.records, self.transform, self.seed = records, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> _Sample | _Failure:
+        epoch, index = key
+        record = self.records[index]
+        seed = int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0])
+        try:
+            image = read_image(record.image)
+        except UserError as error:
+            return _Failure(str(error))
+        use = ~record.crowd
+        image, boxes, labels, geometry = self.transform(
+            image, record.boxes[use], record.labels[use], seed
+        )
+        return _Sample(image, boxes, labels, geometry, index)
+
+
+def collate(samples: list[_Sample | _Failure]) -> Batch | _Failure:
+    """Samples into a Batch; the first failure stands for the whole batch."""
+    good: list[_Sample] = []
+    for sample in samples:
+        if isinstance(sample, _Failure):
+            return sample
+        good.append(sample)
+    sizes = [(s.image.shape[0], s.image.shape[1]) for s in good]
+    height, width = (max(side) for side in zip(*sizes))
+    images = torch.zeros((len(good), 3, height, width), dtype=torch.uint8)
+    targets: list[DetectionTarget] = []
+    for row, sample, (h, w) in zip(images, good, sizes):
+        row[:, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
+        targets.append(
+            {"boxes": torch.from_numpy(sample.boxes), "labels": torch.from_numpy(sample.labels)}
+        )
+    return Batch(images, sizes, targets, [s.index for s in good], [s.geometry for s in good])
+
+
+class GlobalBatches(Sampler[list[Key]]):
+    """One rank's share of the global batches of an epoch.
+
+    The order is a permutation seeded from (seed, epoch), cut into global batches; each is dealt
+    out strided (rank, rank + world, ...), so all ranks hold equally many images at every step and
+    the mean of their gradients is that of the global batch. Only when the last batch does not
+    divide by ``world`` is it filled up, with the first images of the epoch (at most world - 1 of
+    them are seen twice); on one process nothing is, and the last batch is the smaller one.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, rank: int, world: int) -> None:
+        self.count, self.batch, self.seed = count, batch, seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch = self.epoch
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        order = np.concatenate([order, np.resize(order, -self.count % self.world)])
+        for step in range(len(self)):
+            share = order[step * self.batch : (step + 1) * self.batch][self.rank :: self.world]
+            yield [(epoch, index) for index in share.tolist()]
+
+
+class OrderedBatches(Sampler[list[Key]]):
+    """Indices rank, rank + world, ...: each image once over all ranks, in order."""
+
+    def __init__(self, count: int, batch: int, rank: int, world: int) -> None:
+        self.indices = list(range(count))[rank::world]
+        self.batch = batch
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for start in range(0, len(self.indices), self.batch):
+            yield [(0, index) for index in self.indices[start : start + self.batch]]
+
+
+class BoxLoader(DataLoader):
+    """A DataLoader of Batches.
+
+    ``set_epoch(epoch)`` before each epoch (safe with persistent workers); ``group_size(step)``
+    tells how many batches share the optimizer step that batch ``step`` belongs to.
+    """
+
+    def __init__(self, samples: BoxSamples, batches: Any, workers: int, accumulate: int = 1):
+        self.batches = batches
+        self.accumulate = accumulate
+        super().__init__(
+            samples,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            worker_init_fn=_start_worker,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentations of the next iteration."""
+        self.batches.epoch = epoch
+
+    def group_size(self, step: int) -> int:
+        """``accumulate``, less in the last group of an epoch."""
+        first = step // self.accumulate * self.accumulate
+        return min(self.accumulate, len(self) - first)
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, _Failure):
+                raise UserError(f"{batch.message}; python -m src.data.check finds all such files")
+            yield batch
+
+
+def train_loader(
+    records: Sequence[BoxRecord],
+    transform: BoxTransform,
+    *,
+    batch: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+) -> BoxLoader:
+    """Shuffled, augmented batches; ``batch`` counts the images of all processes together.
+
+    Raises UserError when there are no records or ``batch`` does not divide by ``world``.
+    """
+    if not records:
+        raise UserError("the training split has no images")
+    if batch % world:
+        raise UserError(f"--batch {batch} does not divide among {world} processes")
+    batches = GlobalBatches(len(records), batch, seed, rank, world)
+    samples = BoxSamples(records, transform, seed)
+    return BoxLoader(samples, batches, useful_workers(workers, world), accumulate)
+
+
+def valid_loader(
+    records: Sequence[BoxRecord],
+    transform: BoxTransform,
+    *,
+    batch: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+) -> BoxLoader:
+    """Batches of the records rank, rank + world, ... in order; ``batch`` as in train_loader.
+
+    Ranks may differ by one image, so by a batch: validate without collective calls in a step.
+    """
+    batches = OrderedBatches(len(records), -(-batch // world), rank, world)
+    samples = BoxSamples(records, transform, seed=0)
+    return BoxLoader(samples, batches, useful_workers(workers, world))
+
+
+def useful_workers(workers: int, world: int = 1) -> int:
+    """No more workers than processor cores (over the processes of this machine)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    most = max(1, (cores or 1) // max(1, here))
+    if workers > most:
+        log.info("--workers %d: %d used, as many as there are processor cores", workers, most)
+    return min(workers, most)
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism
