@@ -114,9 +114,7 @@ def build_fabric(options: TrainingOptions) -> Fabric:
     if options.strategy == "fsdp":
         if precision == "16-mixed":
             raise UserError("--strategy fsdp does not go with 16-mixed; use --precision bf16-mixed")
-        strategy = ModelParallelStrategy(
-            _shard, data_parallel_size=world(), tensor_parallel_size=1
-        )
+        strategy = ModelParallelStrategy(_shard, data_parallel_size=world(), tensor_parallel_size=1)
     else:
         strategy = DDPStrategy(gradient_as_bucket_view=True)
     fabric = Fabric(devices=local, num_nodes=world() // local, strategy=strategy, **common)
@@ -180,7 +178,9 @@ def shard_like(value: Tensor, target: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(
-        value.to(target.device), target.device_mesh, target.placements  # type: ignore[attr-defined]
+        value.to(target.device),
+        target.device_mesh,
+        target.placements,  # type: ignore[attr-defined]
     )
 
 

@@ -327,8 +327,10 @@ class _Run:
             self.stop.immediate = False
             if world() == 1:
                 self._save_last()
-                log.info("interrupted while validating; --resume validates epoch %d again",
-                         self.epoch + 1)
+                log.info(
+                    "interrupted while validating; --resume validates epoch %d again",
+                    self.epoch + 1,
+                )
             raise
         finally:
             self.stop.immediate = False
@@ -473,8 +475,10 @@ class _Run:
     def _stopped(self) -> None:
         """Save where we are, and leave as Ctrl-C does."""
         self._save_last()
-        log.info("stopped and saved to %s; --resume goes on from here",
-                 self.job.run_dir / run_folder.LAST)
+        log.info(
+            "stopped and saved to %s; --resume goes on from here",
+            self.job.run_dir / run_folder.LAST,
+        )
         raise KeyboardInterrupt
 
 

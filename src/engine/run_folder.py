@@ -17,9 +17,7 @@ def earlier_run(folder: Path) -> list[str]:
     return [name for name in OWN if (folder / name).exists()]
 
 
-def check_run_folder(
-    folder: Path, *, resume: bool, overwrite: bool, needed_bytes: int = 0
-) -> None:
+def check_run_folder(folder: Path, *, resume: bool, overwrite: bool, needed_bytes: int = 0) -> None:
     """UserError when the folder cannot be written or holds a run that nobody gave up.
 
     Changes nothing; commands call it before their long preparations, ``fit`` calls it again.

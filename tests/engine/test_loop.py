@@ -30,7 +30,9 @@ def test_files_of_a_run(tmp_path):
     with open(tmp_path / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert {"loss", "loss_class", "loss_size", "lr", "images_per_second", "accuracy"} <= set(rows[0])
+    assert {"loss", "loss_class", "loss_size", "lr", "images_per_second", "accuracy"} <= set(
+        rows[0]
+    )
     best = load_checkpoint(tmp_path / "best_model.pth", "toy")
     assert "training" not in best and best["metrics"]["accuracy"] == history.best_value
     assert best["epoch"] == history.best_epoch

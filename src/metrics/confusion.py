@@ -1,0 +1,59 @@
+"""The confusion matrix of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.metrics.boxes import pairwise_iou
+
+if TYPE_CHECKING:
+    from src.metrics.detection import ImageResult
+
+
+def confusion_matrix(
+    results: Sequence[ImageResult], classes: int, threshold: float, iou_threshold: float = 0.5
+) -> np.ndarray:
+    """int64 [C + 1, C + 1]: rows = truth, columns = detected, 0 = background.
+
+    Boxes are paired whatever their class, the pairs of greatest IoU first. A truth without a
+    partner counts in column 0, a detection without one in row 0, unless it lies on a difficult
+    or crowd object.
+    """
+    matrix = np.zeros((classes + 1, classes + 1), np.int64)
+    for result in results:
+        keep = result.scores >= threshold
+        found, found_labels = result.boxes[keep], result.labels[keep]
+        truth = result.truth
+        crowd = truth.flags("crowd")
+        ignored = crowd | truth.flags("difficult")
+        labels = np.asarray(truth.labels)
+        iou = pairwise_iou(found, truth.boxes, crowd)
+        pairs = _pairs(np.where(ignored[None], 0.0, iou), iou_threshold)
+        matched_found = np.zeros(len(found), bool)
+        matched_truth = ignored.copy()
+        for detection, target in pairs:
+            matrix[labels[target], found_labels[detection]] += 1
+            matched_found[detection] = matched_truth[target] = True
+        if ignored.any():
+            matched_found |= (iou[:, ignored] >= iou_threshold).any(axis=1)
+        np.add.at(matrix, (0, found_labels[~matched_found]), 1)
+        np.add.at(matrix, (labels[~matched_truth], 0), 1)
+    return matrix
+
+
+def _pairs(iou: np.ndarray, threshold: float) -> list[tuple[int, int]]:
+    """One-to-one pairs (row, column) of at least the threshold, the greatest first."""
+    rows, columns = np.nonzero(iou >= threshold)
+    order = np.argsort(-iou[rows, columns], kind="stable")
+    used_rows: set[int] = set()
+    used_columns: set[int] = set()
+    pairs = []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist()):
+        if row not in used_rows and column not in used_columns:
+            used_rows.add(row)
+            used_columns.add(column)
+            pairs.append((row, column))
+    return pairs
