@@ -191,6 +191,7 @@ class BoxLoader(DataLoader):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # leaves the process's random state alone
         )
 
     def set_epoch(self, epoch: int) -> None:
@@ -230,7 +231,10 @@ def train_loader(
         raise UserError(f"--batch {batch} does not divide among {world} processes")
     batches = GlobalBatches(len(records), batch, seed, rank, world)
     samples = BoxSamples(records, transform, seed)
-    return BoxLoader(samples, batches, useful_workers(workers, world), accumulate)
+    useful = useful_workers(workers, world)
+    if useful < workers:
+        log.info("--workers %d: %d used, for want of processor cores", workers, useful)
+    return BoxLoader(samples, batches, useful, accumulate)
 
 
 def valid_loader(
@@ -256,8 +260,6 @@ def useful_workers(workers: int, world: int = 1) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     most = max(1, (cores or 1) // max(1, here))
-    if workers > most:
-        log.info("--workers %d: %d used, as many as there are processor cores", workers, most)
     return min(workers, most)
 
 
