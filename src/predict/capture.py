@@ -39,6 +39,7 @@ class VideoReader:
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.name = source_name(source)
         camera = source.isdecimal() and not Path(source).exists()
         network = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source) is not None
         self._capture = _open(source, camera, network)
@@ -63,17 +64,6 @@ class VideoReader:
     def first_image(self) -> np.ndarray:
         """The first frame, uint8 [H, W, 3] RGB."""
         return cv2.cvtColor(self._first, cv2.COLOR_BGR2RGB)
-
-    @property
-    def name(self) -> str:
-        """A file name's stem for results: the file's own, camera_0, or the end of the address."""
-        if self.source.isdecimal() and not Path(self.source).exists():
-            return f"camera_{self.source}"
-        parts = urlsplit(self.source)
-        if "://" in self.source:
-            stem = Path(parts.path).stem or parts.hostname or "stream"
-            return re.sub(r"[^\w.-]+", "_", stem)
-        return Path(self.source).stem
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames, once, in order; lets go of the file or camera at the end."""
@@ -112,6 +102,16 @@ class VideoReader:
             f"{self.source} breaks off after {number} of {self.frames} frames: it is damaged or "
             "was not copied to its end; what could be read was processed"
         )
+
+
+def source_name(source: str) -> str:
+    """A stem for the results' files: the file's own, camera_0, or the end of the address."""
+    if source.isdecimal() and not Path(source).exists():
+        return f"camera_{source}"
+    if "://" in source:
+        parts = urlsplit(source)
+        return re.sub(r"[^\w.-]+", "_", Path(parts.path).stem or parts.hostname or "stream")
+    return Path(source).stem
 
 
 def _open(source: str, camera: bool, network: bool) -> cv2.VideoCapture:

@@ -21,7 +21,7 @@ class RectangleDetector(nn.Module):
     """Finds the red (label 1) and the blue (label 2) rectangle of a dark image by a 1x1
     convolution; the score is the share of its box that is filled."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.paint = nn.Conv2d(3, 2, 1, bias=False)
         weight = torch.tensor([[1.0, -1.0, -1.0], [-1.0, -1.0, 1.0]])
@@ -73,12 +73,13 @@ def make_video(
     rate: Fraction | int = 25,
     codec: str = "libx264",
     options: dict[str, str] | None = None,
+    pixels: str = "yuv420p",
 ) -> Path:
     """A video of the frames, by PyAV; the container is the suffix's."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         stream.options = {"crf": "12", "g": "5"} if codec == "libx264" else {}
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))

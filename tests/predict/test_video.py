@@ -8,18 +8,19 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 
 from src.core.errors import UserError
 from src.core.structures import Size
-from src.predict.capture import VideoReader
+from src.predict.capture import VideoReader, source_name
 from src.predict.video import VideoWriter, run_video
 from src.visualise.draw import draw_detections
 from tests.conftest import PROJECT
@@ -111,11 +112,8 @@ def test_odd_sizes_lose_no_pixel(tmp_path: Path) -> None:
 
 
 def test_odd_sized_video_in_its_own_pixels(tmp_path: Path) -> None:
-    path = tmp_path / "odd.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (97, 65))
-    for image in moving(5, 97, 65):
-        writer.write(image[..., ::-1].copy())
-    writer.release()
+    path = make_video(tmp_path / "odd.mov", moving(5, 97, 65), codec="png", pixels="rgb24")
+    assert VideoReader(str(path)).size == (97, 65)
     assert run(path, tmp_path / "out") == 0
     assert probe(tmp_path / "out" / "odd.mp4")["size"] == (98, 66)
     image = json.loads((tmp_path / "out" / "images.json").read_text())["images"][0]
@@ -193,11 +191,12 @@ def test_a_folder_or_a_missing_camera_is_no_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["mp4", "avi"])
 def test_a_video_cut_off_in_the_middle_keeps_its_frames(tmp_path: Path, kind: str, caplog) -> None:
     rng = np.random.default_rng(0)
-    frames = [np.maximum(f, rng.integers(0, 40, f.shape, dtype=np.uint8)) for f in moving(30)]
+    noise = [rng.integers(0, 60, (160, 240, 3), dtype=np.uint8) for _ in range(30)]
+    frames = [np.maximum(f, n) for f, n in zip(moving(30, 240, 160), noise)]
     if kind == "mp4":
         path = make_video(tmp_path / "a.mp4", frames, 25, options={"movflags": "+faststart"})
     else:
-        path = make_video(tmp_path / "a.avi", frames, 25, codec="mpeg4")
+        path = make_video(tmp_path / "a.avi", frames, 25, codec="mjpeg", pixels="yuvj420p")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
     assert run(path, tmp_path / "out") == 1
@@ -214,6 +213,65 @@ def test_a_whole_video_is_not_taken_for_a_broken_one(tmp_path: Path, suffix: str
     path = make_video(tmp_path / f"a.{suffix}", moving(12), NTSC, codec=codec)
     assert run(path, tmp_path / "out") == 0
     assert len(probe(tmp_path / "out" / "a.mp4")["frames"]) == 12
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Serves the bytes of the file in pieces, without saying how many there are."""
+
+    folder: Path
+    pause: float
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp2t")
+        self.end_headers()
+        content = (self.folder / Path(self.path).name).read_bytes()
+        for start in range(0, len(content), 20_000):
+            try:
+                self.wfile.write(content[start : start + 20_000])
+            except OSError:
+                return
+            time.sleep(self.pause)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+def test_a_live_stream_keeps_up_by_leaving_frames_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(120)]
+    make_video(tmp_path / "live cam.ts", frames, 25)
+    handler = type("Handler", (_Server,), {"folder": tmp_path, "pause": 0.02})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "live.ts").write_bytes((tmp_path / "live cam.ts").read_bytes())
+    model = predictor(size=Size(96, 64), batch=4)
+    forward = model.model.forward
+
+    def slow(images):
+        time.sleep(0.1)
+        return forward(images)
+
+    model.model.forward = slow
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/live.ts"
+        assert run(address, tmp_path / "out", predictor=model) == 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert set(model.model.batches) == {1}
+    images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    written = probe(tmp_path / "out" / "live.mp4")
+    assert 2 <= len(images) == len(written["frames"]) < 100
+    assert images[-1]["frame"] > len(images)  # numbers are those of the source
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("0", "camera_0"), ("rtsp://me@host:554/hall/door 1", "door_1"), ("rtsp://host", "host")],
+)
+def test_names_of_live_sources(source: str, name: str) -> None:
+    assert source_name(source) == name
 
 
 def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
