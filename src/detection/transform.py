@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.transforms.v2 import functional as TF
 
-from src.core.structures import DetectionTarget, Detections, ResizeMode, Size
+from src.core.structures import Detections, DetectionTarget, ResizeMode, Size
+from src.data.images import fitted_size
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,8 @@ class InputTransform:
         """(height, width) of an image after resizing."""
         if self.size is None or self.resize is None:
             return height, width
-        if self.resize == "stretch":
-            return self.size.height, self.size.width
-        scale = min(self.size.width / width, self.size.height / height)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        size = fitted_size(Size(width, height), self.size, self.resize)
+        return size.height, size.width
 
     def prepare(
         self,
@@ -98,9 +97,7 @@ def _up(value: int, divisor: int) -> int:
     return -(-value // divisor) * divisor
 
 
-def _scaled(
-    target: DetectionTarget, old: tuple[int, int], new: tuple[int, int]
-) -> DetectionTarget:
+def _scaled(target: DetectionTarget, old: tuple[int, int], new: tuple[int, int]) -> DetectionTarget:
     x, y = new[1] / old[1], new[0] / old[0]
     boxes = target["boxes"]
     factors = torch.stack([torch.full((), f, dtype=boxes.dtype) for f in (x, y, x, y)])

@@ -11,7 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid, SingleLevel, build_pyramid
 from src.core.errors import UserError
-from src.core.structures import DetectionTarget, Detections
+from src.core.structures import Detections, DetectionTarget
 from src.detection.transform import InputTransform
 
 FeatureExtractor = Literal["last", "multi"]

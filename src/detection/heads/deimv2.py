@@ -20,12 +20,13 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid, build_pyramid
 from src.core.errors import UserError
-from src.core.structures import DetectionTarget, Detections
+from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.base import Detector, FeatureExtractor
 from src.detection.heads.matching import global_mean_count
 from src.detection.transform import InputTransform
 
 LEVELS = 3
+QUERIES = 300  # fewer on an image with fewer cells
 
 
 class Handover(nn.Module):
@@ -90,6 +91,7 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
         encoder_ffn_dim=2 * channels,
         encoder_has_trailing_conv=False,
         feat_strides=strides,
+        num_queries=QUERIES,
         d_model=channels,
         decoder_in_channels=[channels] * LEVELS,
         decoder_ffn_dim=2 * channels,
@@ -122,6 +124,8 @@ class Deimv2(Detector):
         self.limit = limit
 
     def _run(self, maps: list[Tensor], batch: ImageList, labels: Any = None) -> Any:
+        cells = sum(m.shape[-2] * m.shape[-1] for m in maps)
+        self.head.config.num_queries = min(QUERIES, cells)  # type: ignore[union-attr]
         self.head.model.conv_encoder.maps = list(maps)  # type: ignore[union-attr]
         return self.head(pixel_values=batch.tensors, labels=labels)
 

@@ -12,7 +12,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid
-from src.core.structures import DetectionTarget, Detections
+from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid
 from src.detection.heads.base import Detector, FeatureExtractor, build_neck
 from src.detection.heads.matching import (

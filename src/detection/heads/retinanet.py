@@ -11,7 +11,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid
-from src.core.structures import DetectionTarget, Detections
+from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid, cell_shapes
 from src.detection.heads.base import Detector, FeatureExtractor, build_neck
 from src.detection.heads.matching import (
@@ -25,8 +25,9 @@ from src.detection.transform import InputTransform
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or as many below as divide the channels."""
-    return nn.GroupNorm(max(g for g in range(1, 33) if channels % g == 0), channels)
+    """GroupNorm with 32 groups, or fewer so that each has 8 channels (a map may be one cell)."""
+    most = max(1, min(32, channels // 8))
+    return nn.GroupNorm(max(g for g in range(1, most + 1) if channels % g == 0), channels)
 
 
 def retinanet_anchors(strides: list[int]) -> AnchorGrid:
@@ -59,9 +60,7 @@ class RetinaNet(Detector):
         strides = [shape.stride for shape in neck.output_shape().values()]
         self.anchors = retinanet_anchors(strides)
         per_cell = self.anchors.per_cell()[0]
-        self.head = RetinaNetHead(
-            neck.channels, per_cell, num_classes - 1, norm_layer=group_norm
-        )
+        self.head = RetinaNetHead(neck.channels, per_cell, num_classes - 1, norm_layer=group_norm)
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
         self.nms, self.score, self.candidates, self.limit = nms, score, candidates, limit
         self.iou = iou
@@ -87,8 +86,7 @@ class RetinaNet(Detector):
         """
         high, low = self.iou
         matches = [
-            match_anchors(t["boxes"].float(), anchors, high, low, rescue_ties=True)
-            for t in targets
+            match_anchors(t["boxes"].float(), anchors, high, low, rescue_ties=True) for t in targets
         ]
         boxes, labels = matched_targets(targets, matches, anchors)
         found = labels > 0

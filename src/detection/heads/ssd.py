@@ -16,7 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid
-from src.core.structures import DetectionTarget, Detections
+from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid, cell_shapes
 from src.detection.heads.base import Detector, FeatureExtractor, build_neck
 from src.detection.heads.matching import global_mean_count, match_anchors, matched_targets
