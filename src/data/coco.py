@@ -13,7 +13,7 @@ from typing import Any
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.data import records as base
-from src.data.images import image_size_of, is_image
+from src.data.images import is_image
 from src.data.records import BoxRecord, Fault
 
 _Object = tuple[float, float, float, float, int, bool, bool]
@@ -127,10 +127,6 @@ def _record(
     size = None
     if entry.get("width") and entry.get("height"):
         size = Size(int(entry["width"]), int(entry["height"]))
-    try:
-        bounds = size or image_size_of(image)
-    except UserError as error:
-        return None, [Fault("unreadable image", image, str(error))]
-    record, faults = base.make_record(image, path, unique, objects, size, bounds)
+    record, faults = base.make_record(image, path, unique, objects, size)
     # One JSON for all: name the image, not the file.
     return record, [Fault(f.kind, image, f.detail, f.severity) for f in faults]

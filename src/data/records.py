@@ -16,7 +16,7 @@ from src.core.errors import UserError
 from src.core.paths import PROJECT_ROOT
 from src.core.registry import did_you_mean
 from src.core.structures import Size
-from src.data.images import is_image, natural_key
+from src.data.images import image_size_of, is_image, natural_key
 from src.data.settings import BoxDataset
 
 log = logging.getLogger(__name__)
@@ -64,36 +64,39 @@ def make_record(
     id: str,  # noqa: A002 - the field's name
     objects: Sequence[tuple[float, float, float, float, int, bool, bool]],
     size: Size | None,
-    bounds: Size,
-) -> tuple[BoxRecord, list[Fault]]:
+) -> tuple[BoxRecord | None, list[Fault]]:
     """A record of objects (x1, y1, x2, y2, label, difficult, crowd), boxes made valid.
 
-    A box over the edge of ``bounds`` (the image's size) is clipped; one of no area, or not in the
-    image at all, is dropped; each is a Fault of severity "repaired". A coordinate that is not a
-    finite number is an "error".
+    A box over the edge of the image is clipped; one of no area, or not in the image at all, is
+    dropped; each is a Fault of severity "repaired". A coordinate that is not a finite number is
+    an "error". The image's header is read only when there is no ``size``, or a box beyond it.
     """
     where = annotation or image
-    faults: list[Fault] = []
     table = np.array([o[:4] for o in objects], np.float64).reshape(-1, 4)
-    finite = np.isfinite(table).all(axis=1)
-    area = (table[:, 2] > table[:, 0]) & (table[:, 3] > table[:, 1])
-    clipped = table.clip(0, [bounds.width, bounds.height] * 2)
-    inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
-    over = (np.abs(clipped - table) > 0.01).any(axis=1)  # less is rounding
-    marks = np.stack([finite, area, inside, over], axis=1).tolist()
-    for row, (ok_number, ok_area, ok_inside, is_over) in zip(table, marks):
-        shown = "box " + " ".join(f"{value:g}" for value in row)
-        if not ok_number:
-            faults.append(Fault("bad number", where, shown))
-        elif not ok_area:
-            faults.append(Fault("box without area", where, f"{shown}: dropped", "repaired"))
-        elif not ok_inside:
-            detail = f"{shown} in {bounds.width}x{bounds.height}: dropped"
-            faults.append(Fault("box outside", where, detail, "repaired"))
-        elif is_over:
-            detail = f"{shown} in {bounds.width}x{bounds.height}: clipped"
-            faults.append(Fault("box over the edge", where, detail, "repaired"))
+    bounds = size
+    if bounds is None or (table[:, 2:] > bounds).any():
+        try:
+            bounds = image_size_of(image)
+        except UserError as error:
+            return None, [Fault("unreadable image", image, str(error))]
+    finite: np.ndarray = np.isfinite(table).all(axis=1)
+    area: np.ndarray = (table[:, 2] > table[:, 0]) & (table[:, 3] > table[:, 1])
+    clipped = table.clip(0, [*bounds, *bounds])
+    inside: np.ndarray = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     keep = finite & area & inside
+    over: np.ndarray = (np.abs(clipped - table) > 0.01).any(axis=1)  # less is rounding
+    faults: list[Fault] = []
+    for row in np.flatnonzero(~keep | over):
+        shown = "box " + " ".join(f"{value:g}" for value in table[row])
+        within = f"{shown} in {bounds.width}x{bounds.height}"
+        if not finite[row]:
+            faults.append(Fault("bad number", where, shown))
+        elif not area[row]:
+            faults.append(Fault("box without area", where, f"{shown}: dropped", "repaired"))
+        elif not inside[row]:
+            faults.append(Fault("box outside", where, f"{within}: dropped", "repaired"))
+        else:
+            faults.append(Fault("box over the edge", where, f"{within}: clipped", "repaired"))
     flags = np.array([o[4:] for o in objects], np.int64).reshape(-1, 3)[keep]
     record = BoxRecord(
         image=image,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from src.core.config import Settings
+from src.core.config import CommandSettings, Settings, option
 
 
 class BoxDataset(Settings):
@@ -47,3 +47,42 @@ class BoxDataset(Settings):
     def names(self) -> list[str]:
         """Class names by label: names[0] is ``__background__``."""
         return self.CLASSES
+
+
+class CheckData(CommandSettings):
+    """Read a whole data set and report all its faults, class counts and box sizes."""
+
+    # A YAML's TRAIN mapping holds flags of the training command.
+    model_config = ConfigDict(extra="ignore")
+    dataset_class: ClassVar[type[Settings] | None] = BoxDataset
+
+    config: Path = option(
+        Path("detection_configs/voc.yaml"), flags=["-c"], help="dataset YAML (detection_configs/)"
+    )
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    out_dir: Path = option(
+        Path("data_check"), help="sub-folder of outputs/ for report and pictures"
+    )
+    samples: int = option(16, ge=0, help="images in each picture of samples")
+    workers: int = option(4, ge=1, help="threads that read images")
+
+
+class FetchVoc(CommandSettings):
+    """Bring Pascal VOC 2007 + 2012 into the folders that detection_configs/voc.yaml names."""
+
+    out: Path = option(Path("input"), help="folder for voc_07_12/ (about 3 GB, and 3 for archives)")
+    year: list[Literal["2007", "2012"]] = option(["2007", "2012"], help="years to bring")
+    base_url: str | None = option(
+        None, help="a mirror: the address of a folder that holds the archives"
+    )
+
+
+class DrawDemo(CommandSettings):
+    """Draw the data set of detection_configs/demo.yaml: four shapes, in VOC's format."""
+
+    out: Path = option(Path("input/demo_boxes"), help="folder to draw into")
+    train: int = option(480, ge=1, help="training images")
+    valid: int = option(96, ge=1, help="validation images")
+    seed: int = option(0, ge=0, help="seed of the drawing")

@@ -1,5 +1,7 @@
 """A drawn data set to try everything on: shapes on textured ground, in VOC's format.
 
+``python -m src.data.synthetic`` draws that of detection_configs/demo.yaml.
+
 Four classes told apart by their outline alone; colours, textures, sizes and angles are random.
 Boxes come from the drawn pixels of the whole shape, so they are exact.
 """
@@ -16,9 +18,11 @@ from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 
+from src.core import cli
 from src.core.files import require_writable, write_json, write_text
 from src.core.structures import Size
 from src.data.images import write_image
+from src.data.settings import DrawDemo
 
 log = logging.getLogger(__name__)
 
@@ -242,3 +246,18 @@ def _truth(shapes: list[_Shape], size: Size) -> tuple[np.ndarray, np.ndarray]:
             boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
             labels.append(shape.label)
     return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64)
+
+
+def main() -> None:
+    """The command: ``python -m src.data.synthetic``."""
+    cli.run(_command)
+
+
+def _command() -> None:
+    settings = cli.parse(DrawDemo, prog="python -m src.data.synthetic")
+    draw_data_set(settings.out, settings.train, settings.valid, settings.seed)
+    log.info("%s is complete; train with --config detection_configs/demo.yaml", settings.out)
+
+
+if __name__ == "__main__":
+    main()

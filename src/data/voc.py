@@ -13,10 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from src.core.errors import UserError
 from src.core.structures import Size
 from src.data import records as base
-from src.data.images import image_size_of
 from src.data.records import BoxRecord, Fault
 
 _Object = tuple[float, float, float, float, int, bool, bool]
@@ -69,13 +67,8 @@ def read_xml(
         detail = f"<filename> is {filename}, the image {image.name}"
         faults.append(Fault("file name disagrees", xml, detail, "warning"))
     size = _read_size(root)
-    try:
-        bounds = size or image_size_of(image)
-    except UserError as error:
-        return None, [*faults, Fault("unreadable image", image, str(error))]
     if size is None:
-        detail = f"no <size>: {bounds.width}x{bounds.height} taken from the image"
-        faults.append(Fault("no size", xml, detail, "repaired"))
+        faults.append(Fault("no size", xml, "no <size>: taken from the image", "repaired"))
     objects: list[_Object] = []
     for element in root.iter("object"):
         read_object = _read_object(element, label_of, names, xml)
@@ -83,7 +76,7 @@ def read_xml(
             faults.append(read_object)
         else:
             objects.append(read_object)
-    record, repaired = base.make_record(image, xml, image.stem, objects, size, bounds)
+    record, repaired = base.make_record(image, xml, image.stem, objects, size)
     return record, faults + repaired
 
 

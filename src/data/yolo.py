@@ -78,7 +78,7 @@ def _read_text(
         else:
             kind, detail = parsed
             faults.append(Fault(kind, text, f"line {number}: {detail}"))
-    record, repaired = base.make_record(image, text, image.stem, objects, None, size)
+    record, repaired = base.make_record(image, text, image.stem, objects, size)
     return record, faults + repaired
 
 

@@ -1,0 +1,200 @@
+"""``python -m src.data.fetch_voc``: Pascal VOC 2007 + 2012 as detection_configs/voc.yaml wants it.
+
+train = trainval of 2007 and 2012 (16551 images), valid = test of 2007 (4952), in flat folders.
+Archives and checksums are those of torchvision.datasets.voc. A download goes on where it was cut
+off; an archive that is unpacked is not fetched again, and may be deleted. (The archives hold the
+segmentation masks too: a later --segmentation finds them in archives/.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from src.core import cli
+from src.core.errors import UserError
+from src.core.files import require_writable, write_text
+from src.data.settings import FetchVoc
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20
+_ATTEMPTS = 4
+
+
+class Part(NamedTuple):
+    """One archive and what is wanted of it: image set ``listed`` goes to ``split``."""
+
+    url: str
+    filename: str
+    md5: str
+    listed: str
+    split: str
+
+
+def official_parts(years: Sequence[str], base_url: str | None = None) -> list[Part]:
+    """The archives of the years, by torchvision's table; ``base_url``: a mirror's folder."""
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+    wanted = [("2007", "trainval", "train"), ("2012", "trainval", "train")]
+    wanted += [("2007-test", "test", "valid")]
+    parts = []
+    for key, listed, split in wanted:
+        if key[:4] in years:
+            entry = DATASET_YEAR_DICT[key]
+            filename = entry["filename"]
+            url = f"{base_url.rstrip('/')}/{filename}" if base_url else entry["url"]
+            parts.append(Part(url, filename, entry["md5"], listed, split))
+    return parts
+
+
+def fetch(out: Path, parts: Sequence[Part]) -> Path:
+    """Bring the parts to ``out``/voc_07_12/voc_xml_dataset and return that folder."""
+    base = require_writable(out / "voc_07_12")
+    folder = base / "voc_xml_dataset"
+    for part in parts:
+        marker = folder / ".unpacked" / f"{part.filename}.{part.listed}"
+        if marker.is_file():
+            log.info("%s is already unpacked", part.filename)
+            continue
+        archive = base / "archives" / part.filename
+        download(part.url, archive, part.md5)
+        count = unpack(archive, part.listed, folder / part.split)
+        write_text(marker, f"{count}\n")
+        log.info("%s: %d images to %s", part.filename, count, folder / part.split)
+    return folder
+
+
+def download(url: str, path: Path, md5: str) -> None:
+    """Download with checksum; an earlier partial download is continued.
+
+    Raises UserError when the address cannot be reached or the checksum stays wrong.
+    """
+    if path.is_file() and _md5(path) == md5:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    why = ""
+    for _ in range(_ATTEMPTS):
+        try:
+            _receive(url, partial)
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # nothing is left to send: the checksum decides
+                pass
+            elif error.code < 500:
+                raise UserError(
+                    f"cannot download {url}: {error}; another place: --base-url"
+                ) from None
+            else:
+                why = str(error)
+                continue
+        except OSError as error:  # URLError, timeouts, resets
+            why = str(getattr(error, "reason", error))
+            continue
+        if _md5(partial) == md5:
+            partial.replace(path)
+            return
+        why = "the checksum is wrong"
+        partial.unlink()
+    raise UserError(
+        f"cannot download {url}: {why}; run the command again to go on, or give --base-url"
+    )
+
+
+def _receive(url: str, partial: Path) -> None:
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        goes_on = answer.status == 206
+        total = int(answer.headers.get("Content-Length") or 0) + (have if goes_on else 0)
+        log.info("%s: %.0f MB%s", url, total / 1e6, f", from {have / 1e6:.0f}" if goes_on else "")
+        done, told = (have if goes_on else 0), 0
+        with open(partial, "ab" if goes_on else "wb") as file:
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                if total and done * 10 // total > told:
+                    told = done * 10 // total
+                    log.info("  %d %%", told * 10)
+        if total and done < total:
+            raise OSError(f"the connection ended at {done} of {total} bytes")
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def unpack(archive: Path, listed: str, folder: Path) -> int:
+    """Images and XML files of ``ImageSets/Main/<listed>.txt`` into folder/images and /labels.
+
+    Only base names of the archive are used, so nothing lands elsewhere. Returns the number of
+    images; UserError when some named image or XML file is not in the archive.
+    """
+    targets = {"JPEGImages": folder / "images", "Annotations": folder / "labels"}
+    for target in targets.values():
+        target.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive) as tar:
+            members = tar.getmembers()  # in the archive's order: read without seeking back
+            ids = _listed_ids(tar, members, listed)
+            found = {name: set[str]() for name in targets}
+            for member in members:
+                path = PurePosixPath(member.name)
+                kind = path.parent.name
+                if not member.isfile() or kind not in targets or path.stem not in ids:
+                    continue
+                found[kind].add(path.stem)
+                target = targets[kind] / path.name
+                if not (target.is_file() and target.stat().st_size == member.size):
+                    _extract(tar, member, target)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"cannot unpack {archive}: {error}") from None
+    for kind, stems in found.items():
+        missing = sorted(ids - stems)
+        if missing:
+            raise UserError(f"{archive} lacks {len(missing)} of {kind}: {missing[0]} ...")
+    return len(ids)
+
+
+def _listed_ids(tar: tarfile.TarFile, members: list[tarfile.TarInfo], listed: str) -> set[str]:
+    for member in members:
+        if member.name.endswith(f"ImageSets/Main/{listed}.txt"):
+            file = tar.extractfile(member)
+            assert file is not None
+            return set(file.read().decode().split())
+    raise UserError(f"{tar.name!s} has no ImageSets/Main/{listed}.txt")
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    source = tar.extractfile(member)
+    assert source is not None
+    temporary = target.with_name("." + target.name + ".tmp")
+    with open(temporary, "wb") as file:
+        shutil.copyfileobj(source, file)
+    temporary.replace(target)
+
+
+def main() -> None:
+    """The command."""
+    cli.run(_command)
+
+
+def _command() -> None:
+    settings = cli.parse(FetchVoc, prog="python -m src.data.fetch_voc")
+    folder = fetch(settings.out, official_parts(settings.year, settings.base_url))
+    log.info("%s is complete; train with --config detection_configs/voc.yaml", folder)
+
+
+if __name__ == "__main__":
+    main()

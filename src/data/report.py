@@ -1,0 +1,132 @@
+"""The report of a data set's examination: tables of faults, classes and box sizes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from src.data.records import Fault
+
+_SEVERITIES = ["error", "repaired", "warning"]
+
+
+@dataclass
+class SplitReport:
+    """One split: images: number; objects, images_with: per label; sides: float [N, 2] (w, h)."""
+
+    images: int
+    objects: list[int]
+    images_with: list[int]
+    sides: np.ndarray
+    faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """The full examination of a data set."""
+
+    names: list[str]
+    splits: dict[str, SplitReport]
+
+    @property
+    def errors(self) -> int:
+        """How many faults would stop a training run."""
+        return sum(f.severity == "error" for s in self.splits.values() for f in s.faults)
+
+    def text(self) -> str:
+        """Tables of faults, classes and box sizes."""
+        return "\n\n".join([self._faults(), self._classes(), self._sizes()])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values, each fault included."""
+        return {
+            split: {
+                "images": part.images,
+                "objects": dict(zip(self.names[1:], part.objects[1:])),
+                "images_with": dict(zip(self.names[1:], part.images_with[1:])),
+                "sizes": _size_counts(part.sides),
+                "faults": [
+                    {
+                        "kind": f.kind,
+                        "severity": f.severity,
+                        "path": str(f.path or ""),
+                        "detail": f.detail,
+                    }
+                    for f in part.faults
+                ],
+            }
+            for split, part in self.splits.items()
+        }
+
+    def _faults(self) -> str:
+        rows = [["fault", "severity", *self.splits, "for example"]]
+        everything = grouped([f for part in self.splits.values() for f in part.faults])
+        for kind, severity in sorted(everything, key=lambda k: (_SEVERITIES.index(k[1]), k[0])):
+            counts = [
+                str(sum((f.kind, f.severity) == (kind, severity) for f in part.faults))
+                for part in self.splits.values()
+            ]
+            rows.append([kind, severity, *counts, example(everything[kind, severity])])
+        return _table(rows) if len(rows) > 1 else "no faults"
+
+    def _classes(self) -> str:
+        rows = [["class", *(f"{s} {what}" for s in self.splits for what in ("objects", "images"))]]
+        for label, name in enumerate(self.names):
+            if label:
+                parts = self.splits.values()
+                counts = [str(n) for p in parts for n in (p.objects[label], p.images_with[label])]
+                rows.append([name, *counts])
+        totals = [str(n) for p in self.splits.values() for n in (sum(p.objects), p.images)]
+        return _table([*rows, ["all", *totals]])
+
+    def _sizes(self) -> str:
+        rows = [["box sizes", *self.splits]]
+        counts = [_size_counts(part.sides) for part in self.splits.values()]
+        rows += [[key, *(str(c[key]) for c in counts)] for key in counts[0]]
+        return _table(rows)
+
+
+def _size_counts(sides: np.ndarray) -> dict[str, float]:
+    """COCO's area classes and quantiles of the side sqrt(area) and of the aspect w / h."""
+    side = np.sqrt(sides.prod(axis=1))
+    result: dict[str, float] = {
+        "small (area < 32x32)": int((side < 32).sum()),
+        "medium": int(((side >= 32) & (side < 96)).sum()),
+        "large (area >= 96x96)": int((side >= 96).sum()),
+    }
+    for what, values in (("side", side), ("aspect", sides[:, 0] / np.maximum(sides[:, 1], 1e-6))):
+        for percent in (1, 50, 99):
+            value = float(np.percentile(values, percent)) if len(values) else 0.0
+            result[f"{what}, {percent} % below"] = round(value, 2)
+    return result
+
+
+def grouped(faults: Iterable[Fault]) -> dict[tuple[str, str], list[Fault]]:
+    """Faults by (kind, severity), in the order of their first."""
+    groups: dict[tuple[str, str], list[Fault]] = defaultdict(list)
+    for fault in faults:
+        groups[fault.kind, fault.severity].append(fault)
+    return groups
+
+
+def example(faults: Sequence[Fault]) -> str:
+    """The first of the faults in a few words."""
+    fault = faults[0]
+    return f"{fault.path.name}: {fault.detail}" if fault.path else fault.detail
+
+
+def _table(rows: list[list[str]]) -> str:
+    """Aligned columns; the first line is the heading; numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    numeric = [
+        all(row[i].replace(".", "").isdigit() for row in rows[1:]) for i in range(len(widths))
+    ]
+    lines = [
+        "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * min(100, max(map(len, lines))), *lines[1:]])
