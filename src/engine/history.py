@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,3 +70,6 @@ class History:
         """Go on from ``state()``."""
         self.rows = [dict(row) for row in state["rows"]]
         self.best_epoch, self.best_value = state["best_epoch"], state["best_value"]
+
+
+Hook = Callable[[History], None]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from src.engine.history import History
 
 log = logging.getLogger(__name__)
-
-Hook = Callable[[History], None]
 
 
 class TensorBoardHook:

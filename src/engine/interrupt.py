@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
-
-log = logging.getLogger(__name__)
 
 
 class StopRequest:
     """A context in which SIGINT and SIGTERM set ``wanted`` instead of ending the process.
 
     Data workers that are forked inside it inherit the handler, and so live on until the loop
-    has stopped. Set ``immediate`` where there is nothing to wait for: then KeyboardInterrupt.
+    has stopped.
     """
 
     def __init__(self) -> None:
         self.wanted = False
-        self.immediate = False
+        self._at_once = False
         self._before: dict[int, Any] = {}
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, there is nothing to wait for: the first signal is a KeyboardInterrupt."""
+        if self.wanted:
+            raise KeyboardInterrupt
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -36,5 +46,5 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         second = self.wanted
         self.wanted = True
-        if second or self.immediate:
+        if second or self._at_once:
             raise KeyboardInterrupt

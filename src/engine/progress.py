@@ -41,9 +41,14 @@ class Progress:
         return time.monotonic()
 
     @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return self.now() - self.began
+
+    @property
     def rate(self) -> float:
         """Images a second since the start."""
-        return self.images / max(1e-9, time.monotonic() - self.began)
+        return self.images / max(1e-9, self.seconds)
 
     def show(self, losses: Mapping[str, float]) -> None:
         """Show the mean losses so far."""

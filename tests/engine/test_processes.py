@@ -103,5 +103,6 @@ def test_sharded_run_is_the_same_and_resumes_unsharded(tmp_path):
     sharded = {**options, "epochs": 2, "strategy": "fsdp"}
     two = run(tmp_path / "two", sharded, *TORCHRUN)
     assert two.returncode == 0, two.stdout + two.stderr
+    assert "sharded parameters: 12" in two.stdout
     fit(toy_job(tmp_path / "two", {**options, "resume": True}))
     assert_same_run(tmp_path / "two", expected, rel=1e-3)

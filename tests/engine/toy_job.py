@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from src.core import cli
 from src.engine import distributed
-from src.engine.loop import Job, fit, seed_everything
+from src.engine.job import Job
+from src.engine.loop import fit, seed_everything
 from src.engine.settings import TrainingOptions
 
 torch.set_num_threads(1)
@@ -169,7 +170,13 @@ def main() -> None:
             return save(content, file, *rest, **more)
 
         torch.save = half
-    cli.run(lambda: print("done", len(fit(job).rows)))
+
+    def command() -> None:
+        fit(job)
+        sharded = [hasattr(parameter, "device_mesh") for parameter in job.model.parameters()]
+        print("sharded parameters:", sum(sharded))
+
+    cli.run(command)
 
 
 if __name__ == "__main__":

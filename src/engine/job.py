@@ -1,0 +1,54 @@
+"""What a task hands to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from src.engine.history import Hook
+from src.engine.optim import ParameterGroup
+from src.engine.settings import TrainingOptions
+
+
+class Loader(Protocol):
+    """A DataLoader of batches that have ``to(device)`` and ``images`` [B, ...]; this process's
+    share of each global batch, the same number of batches on every process."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle for an epoch, counted from 0."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+@dataclass
+class Job:
+    """What ``loop.fit`` is to do.
+
+    loss: (the wrapped model in train mode, a batch on the device) -> scalar terms; their sum is
+    minimised. It calls the model once, through its ``forward``, as DDP wants it.
+    validate: (the plain model in eval mode, no gradients, under autocast) -> metrics; called on
+    every process, the main one's result counts (gather with ``distributed.gather_objects``).
+    best_metric: higher is better; without ``validate`` the least training loss counts.
+    describe: the fields of a checkpoint beside the weights (task, head, backbone, image_size,
+    resize, classes, config). hooks: called on the main process after each epoch, when the
+    checkpoints are written. head_only: leave a frozen backbone out of the checkpoints.
+    """
+
+    options: TrainingOptions
+    run_dir: Path
+    model: nn.Module
+    train_loader: Loader
+    loss: Callable[[nn.Module, Any], dict[str, Tensor]]
+    best_metric: str
+    describe: dict[str, Any]
+    validate: Callable[[nn.Module], dict[str, float] | None] | None = None
+    eval_every: int = 1
+    parameter_groups: list[ParameterGroup] | None = None
+    hooks: list[Hook] = field(default_factory=list)
+    head_only: bool = False
