@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 ResizeMode = Literal["fit", "stretch"]
 
+# The class index of pixels without a class, in every mask in memory (files may differ).
+IGNORE = 255
+
 
 class Size(NamedTuple):
     """An image size in pixels, in the order of ``--imgsz``."""
@@ -40,6 +43,12 @@ class DetectionTarget(TypedDict):
 
     boxes: torch.Tensor
     labels: torch.Tensor
+
+
+class SegmentationTarget(TypedDict):
+    """The truth of one image: mask uint8 [H, W], class indices from 0, IGNORE where unknown."""
+
+    mask: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Semantic segmentation: a backbone, a head, one class for each pixel."""

@@ -1,0 +1,1 @@
+"""Segmentation heads: feature maps in, logits out."""

@@ -1,0 +1,35 @@
+"""The table of segmentation heads. A new head is a file beside this one and a row here (and its
+name in ``HEADS`` of src/segmentation/settings.py)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from src.core.registry import Registry
+from src.core.structures import FeatureShape
+from src.segmentation.heads.base import SegmentationHead
+from src.segmentation.heads.conv import ConvHead
+from src.segmentation.heads.dpt import DptHead
+from src.segmentation.heads.eomt import EomtHead
+from src.segmentation.heads.fpn import FpnHead
+from src.segmentation.heads.linear import LinearHead
+
+
+class HeadBuilder(Protocol):
+    """Builds a head on maps of these shapes (shallow to deep); channels: its width inside."""
+
+    def __call__(
+        self, shapes: dict[str, FeatureShape], num_classes: int, channels: int
+    ) -> SegmentationHead: ...
+
+
+HEAD_BUILDERS: Registry[HeadBuilder] = Registry(
+    "segmentation head",
+    {
+        "linear": LinearHead,
+        "conv": ConvHead,
+        "fpn": FpnHead,
+        "dpt": DptHead,
+        "eomt": EomtHead,
+    },
+)

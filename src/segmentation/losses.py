@@ -1,0 +1,84 @@
+"""Losses of pixels: cross-entropy, and with it Dice or Lovász on request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.core.structures import IGNORE
+
+Extra = Literal["ce", "ce+dice", "ce+lovasz"]
+
+
+class PixelLoss(nn.Module):
+    """(logits [B, C, H, W], masks uint8 [B, H, W]) -> {"ce": ..., "dice" or "lovasz": ...}.
+
+    Pixels with IGNORE count for nothing; a batch without a labelled pixel has a loss of 0.
+    weights: one for each class, for the cross-entropy (the others weigh classes alike already).
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, kind: Extra = "ce", weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.kind: Extra = kind
+        tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+        self.register_buffer("weights", tensor, persistent=False)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        logits, masks = logits.float(), masks.long()
+        terms = {"ce": cross_entropy(logits, masks, self.weights)}
+        if self.kind == "ce+dice":
+            terms["dice"] = dice(logits, masks)
+        elif self.kind == "ce+lovasz":
+            terms["lovasz"] = lovasz(logits, masks)
+        return terms
+
+
+def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over the labelled pixels (weighted by their classes); 0 when there is none."""
+    total = F.cross_entropy(logits, masks, weights, ignore_index=IGNORE, reduction="sum")
+    known = masks != IGNORE
+    if weights is None:
+        return total / known.sum().clamp(min=1)
+    return total / weights[masks[known]].sum().clamp(min=1e-9)
+
+
+def dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """1 - Dice of the probabilities, mean over the classes that the batch has
+    (https://arxiv.org/abs/1606.04797)."""
+    known = masks != IGNORE
+    truth = F.one_hot(masks.where(known, 0), logits.shape[1]).movedim(-1, 1) * known[:, None]
+    probabilities = logits.softmax(1) * known[:, None]
+    shared = (probabilities * truth).sum((0, 2, 3))
+    total = (probabilities + truth).sum((0, 2, 3))
+    present = truth.sum((0, 2, 3)) > 0
+    loss = 1 - (2 * shared + 1) / (total + 1)
+    return (loss * present).sum() / present.sum().clamp(min=1)
+
+
+def lovasz(logits: Tensor, masks: Tensor) -> Tensor:
+    """Lovász-Softmax, the convex surrogate of IoU, mean over the classes that the batch has
+    (https://arxiv.org/abs/1705.08790)."""
+    known = masks != IGNORE
+    probabilities = logits.softmax(1).movedim(1, -1)[known]  # [P, C]
+    truth = masks[known]
+    losses = []
+    for index in truth.unique().tolist():
+        foreground = (truth == index).float()
+        errors, order = (foreground - probabilities[:, index]).abs().sort(descending=True)
+        losses.append(errors @ _lovasz_gradient(foreground[order]))
+    return torch.stack(losses).mean() if losses else logits.sum() * 0
+
+
+def _lovasz_gradient(truth: Tensor) -> Tensor:
+    """Gradient of the Lovász extension of 1 - IoU; truth [P] of 0 and 1, by falling error."""
+    total = truth.sum()
+    shared = total - truth.cumsum(0)
+    union = total + (1 - truth).cumsum(0)
+    jaccard = 1 - shared / union
+    return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
