@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,38 +24,44 @@ _HEADERS = 20_000  # images whose header the quick check reads: 0.1 to 0.2 ms ea
 
 
 def quick_check(
-    records: Sequence[BoxRecord],
+    splits: Mapping[str, Sequence[BoxRecord]],
     faults: Iterable[Fault],
     names: Sequence[str] = (),
     *,
-    split: str = "train",
     headers: int = _HEADERS,
 ) -> list[Fault]:
-    """All that needs no image decoded; the faults (those handed in, and more), errors excluded.
+    """All that needs no image decoded, of split name -> records; ``faults``: read_split's.
 
-    Compares the sizes in the headers of at most ``headers`` images (spread evenly) with those of
-    the annotations. What was repaired or is doubtful is logged, a line a kind.
+    Compares the sizes in the headers of at most ``headers`` images a split (spread evenly) with
+    those of the annotations. What was repaired or is doubtful is logged, a line a kind. Returns
+    the faults handed in and found.
 
-    Raises UserError with the list when there is an "error" among them, or no image or no object
-    at all.
+    Raises UserError with the list when there is an "error" among them.
     """
-    faults = [*faults, *check_records(records, names, split)]
-    step = max(1, -(-len(records) // headers)) if headers else len(records) + 1
-    for record in records[::step] if headers else ():
-        try:
-            faults += check_size(record, image_size_of(record.image))
-        except UserError as error:
-            faults.append(Fault("unreadable image", record.image, str(error)))
+    faults = list(faults)
+    split_of: dict[Path, str] = {}
+    for split, records in splits.items():
+        faults += check_records(records, names, split)
+        step = max(1, -(-len(records) // headers)) if headers else len(records) + 1
+        for record in records[::step] if headers else ():
+            try:
+                faults += check_size(record, image_size_of(record.image))
+            except UserError as error:
+                faults.append(Fault("unreadable image", record.image, str(error)))
+        for record in records:
+            earlier = split_of.setdefault(record.image, split)
+            if earlier != split:
+                detail = f"the image is in {earlier} and in {split}"
+                faults.append(Fault(f"duplicate of {earlier}", record.image, detail, "warning"))
     errors = [fault for fault in faults if fault.severity == "error"]
     if errors:
         count = f"{len(errors)} faults" if len(errors) > 1 else "a fault"
         raise UserError(
-            f"{count} in the {split} data:\n{describe(errors)}\nmend the data (python -m "
-            "src.data.check shows everything), or start with --skip-check to train without "
-            "the objects and images named here"
+            f"{count} in the data:\n{describe(errors)}\nmend them (python -m src.data.check shows "
+            "everything), or give --skip-check to go on without the objects and images named here"
         )
     for (kind, severity), group in grouped(faults).items():
-        log.info("%s data, %s: %d x %s (%s)", split, severity, len(group), kind, example(group))
+        log.info("data, %s: %d x %s (%s)", severity, len(group), kind, example(group))
     return faults
 
 

@@ -246,11 +246,11 @@ def valid_loader(
     rank: int = 0,
     world: int = 1,
 ) -> BoxLoader:
-    """Batches of the records rank, rank + world, ... in order; ``batch`` as in train_loader.
+    """Batches of the records rank, rank + world, ... in order; ``batch`` images on each process.
 
     Ranks may differ by one image, so by a batch: validate without collective calls in a step.
     """
-    batches = OrderedBatches(len(records), -(-batch // world), rank, world)
+    batches = OrderedBatches(len(records), batch, rank, world)
     samples = BoxSamples(records, transform, seed=0)
     return BoxLoader(samples, batches, useful_workers(workers, world))
 

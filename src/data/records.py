@@ -79,12 +79,12 @@ def make_record(
             bounds = image_size_of(image)
         except UserError as error:
             return None, [Fault("unreadable image", image, str(error))]
-    finite: np.ndarray = np.isfinite(table).all(axis=1)
-    area: np.ndarray = (table[:, 2] > table[:, 0]) & (table[:, 3] > table[:, 1])
+    finite = np.asarray(np.isfinite(table).all(axis=1))
+    area = np.asarray((table[:, 2:] > table[:, :2]).all(axis=1))
     clipped = table.clip(0, [*bounds, *bounds])
-    inside: np.ndarray = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    inside = np.asarray((clipped[:, 2:] > clipped[:, :2]).all(axis=1))
     keep = finite & area & inside
-    over: np.ndarray = (np.abs(clipped - table) > 0.01).any(axis=1)  # less is rounding
+    over = np.asarray((np.abs(clipped - table) > 0.01).any(axis=1))  # less is rounding
     faults: list[Fault] = []
     for row in np.flatnonzero(~keep | over):
         shown = "box " + " ".join(f"{value:g}" for value in table[row])

@@ -51,7 +51,7 @@ class _Shape:
     period: int  # of the stripes; 0 = plain
 
 
-def draw_data_set(folder: str | Path, train: int = 480, valid: int = 96, seed: int = 0) -> Path:
+def draw_dataset(folder: str | Path, train: int = 480, valid: int = 96, seed: int = 0) -> Path:
     """Draw ``train/{images,labels}`` and ``valid/{images,labels}`` below ``folder``; returns it.
 
     The same seed draws the same files. What is already complete is left as it is; what a crash
@@ -141,7 +141,7 @@ def draw_scene(size: Size, rng: np.random.Generator) -> Scene:
     return Scene(image, *_truth(shapes, size))
 
 
-def draw_video(
+def draw_frames(
     frames: int = 90, size: Size | tuple[int, int] = (256, 192), objects: int = 4, seed: int = 0
 ) -> Iterator[Scene]:
     """The frames of a video with moving shapes and their truth, for predict.video to write.
@@ -255,7 +255,7 @@ def main() -> None:
 
 def _command() -> None:
     settings = cli.parse(DrawDemo, prog="python -m src.data.synthetic")
-    draw_data_set(settings.out, settings.train, settings.valid, settings.seed)
+    draw_dataset(settings.out, settings.train, settings.valid, settings.seed)
     log.info("%s is complete; train with --config detection_configs/demo.yaml", settings.out)
 
 
