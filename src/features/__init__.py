@@ -1,0 +1,1 @@
+"""Frozen features of many images: class tokens, pooled patches, whole maps; similarity."""

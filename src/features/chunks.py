@@ -1,0 +1,111 @@
+"""Finished chunks of an extraction on disk: what a killed run has done is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from src.core.errors import UserError
+from src.core.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+Fault = tuple[int, str]
+
+
+@dataclass
+class Chunk:
+    """Rows of some images: rows int64 [n] ascending, features [n, ...], and (row, why) of those
+    that could not be read. Rows count from 0 in the list of all images."""
+
+    rows: np.ndarray
+    features: np.ndarray
+    faults: list[Fault]
+
+
+class ChunkStore:
+    """Chunks in a folder beside the result, each under a name made of all it depends on.
+
+    settings: what the features depend on; the files' paths, sizes and times are added here, so
+    that a changed picture is read again and a grown folder costs its new chunks alone.
+    """
+
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], paths: Sequence[Path], size: int
+    ) -> None:
+        self.folder, self._paths = folder, paths
+        self.ranges = [
+            range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)
+        ]
+        key = json.dumps(settings, sort_keys=True)
+        self.files = [folder / f"{self._name(key, rows)}.safetensors" for rows in self.ranges]
+
+    def _name(self, key: str, rows: range) -> str:
+        digest = hashlib.sha256(key.encode())
+        for row in rows:
+            path = self._paths[row]
+            try:
+                status = path.stat()
+                digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+            except OSError:
+                digest.update(f"{path}|gone\n".encode())
+        return digest.hexdigest()[:24]
+
+    def done(self, number: int) -> bool:
+        """Whether the chunk is on disk."""
+        return self.files[number].is_file()
+
+    def save(self, number: int, chunk: Chunk) -> None:
+        """Write the chunk atomically. Rows in the file count from the chunk's first.
+        Raises UserError (full disk)."""
+        first = self.ranges[number].start
+        faults = [(row - first, why) for row, why in chunk.faults]
+        tensors = {"rows": chunk.rows - first, "features": np.ascontiguousarray(chunk.features)}
+        with atomic_path(self.files[number]) as temporary:
+            try:
+                save_file(tensors, temporary, {"faults": json.dumps(faults)})
+            except SafetensorError as error:
+                raise OSError(str(error)) from None
+
+    def load(self, number: int) -> Chunk:
+        """Read a chunk. UserError when the file is damaged."""
+        path, first = self.files[number], self.ranges[number].start
+        try:
+            with safe_open(path, "np") as file:
+                rows, features = file.get_tensor("rows"), file.get_tensor("features")
+                faults = json.loads(file.metadata()["faults"])
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"the work file {path} is damaged ({error}); delete it and run again"
+            ) from None
+        return Chunk(rows + first, features, [(row + first, why) for row, why in faults])
+
+    def wait(self, seconds: float = 0.2) -> None:
+        """Until the chunks of every process are there. (When one of them fails, torchrun ends
+        all.)"""
+        missing = [n for n in range(len(self.files)) if not self.done(n)]
+        if missing:
+            log.info("waiting for the other processes: %d chunks", len(missing))
+        while missing:
+            time.sleep(seconds)
+            missing = [n for n in missing if not self.done(n)]
+
+    def remove(self) -> None:
+        """Delete the folder: the result is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def work_folder(out: Path) -> Path:
+    """Where the chunks of a result lie until it is whole: a hidden folder beside it."""
+    return out.with_name(f".{out.name}.part")

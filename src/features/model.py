@@ -1,0 +1,180 @@
+"""A frozen backbone that turns batches of images into one vector (or map) each."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.backbones.base import Backbone
+from src.backbones.build import build_backbone
+from src.core.errors import UserError
+from src.core.structures import ResizeMode, Size
+from src.engine.distributed import choose_device
+from src.features.reading import ImageBatch
+from src.features.settings import FeatureOptions, What
+
+log = logging.getLogger(__name__)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 (hexadecimal, 64 letters) of a module's parameters and buffers with their names.
+
+    All bytes go in: about a second a gigabyte.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that a vector depends on beside the picture: vectors of two identities must not meet.
+
+    weights: fingerprint of the backbone; imgsz: (width, height); mean, std: the normalisation;
+    unit: whether vectors have length 1.
+    """
+
+    model_name: str
+    weights: str
+    what: str
+    imgsz: tuple[int, int]
+    resize: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    unit: bool
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_plain(cls, content: dict[str, Any]) -> Identity:
+        """The inverse of ``plain``. KeyError or TypeError when the content is something else."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+
+
+class FeatureModel:
+    """A backbone on its device, and what is taken from it.
+
+    what: cls = class token [C] (ConvNeXt: the normed mean over the last map); patches = mean of
+    the last map [C]; cls+patches = both joined [2C]; map = [C, h, w]. An image's answer does not
+    depend on the batch it is in (but for rounding): its padding reaches only to the next multiple
+    of the backbone's divisor.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        imgsz: Size,
+        resize: ResizeMode,
+        *,
+        what: What = "cls",
+        unit: bool = False,
+        device: str = "auto",
+        precision: Literal["auto", "32", "16", "bf16"] = "auto",
+    ) -> None:
+        if unit and what == "map":
+            raise UserError("--unit scales vectors, not maps; leave it out, or take another --what")
+        self.device = torch.device(choose_device(device))
+        self.dtype = _choose_dtype(precision, self.device)
+        weights = fingerprint(backbone.hub_model)
+        self.backbone = backbone.eval().to(self.device)
+        self.imgsz, self.resize, self.what, self.unit = Size(*imgsz), resize, what, unit
+        mean, std = (tuple(round(v, 6) for v in t.flatten().tolist()) for t in (
+            backbone.mean, backbone.std
+        ))  # fmt: skip
+        self.identity = Identity(
+            backbone.name, weights, what, tuple(imgsz), resize, mean, std, unit
+        )
+
+    @property
+    def channels(self) -> int:
+        """Length of a vector, or channels of a map."""
+        return self.backbone.spec.dims[-1] * (2 if self.what == "cls+patches" else 1)
+
+    @property
+    def divisor(self) -> int:
+        """Padded sides are multiples of this many pixels."""
+        return self.backbone.size_divisor
+
+    @torch.inference_mode()
+    def __call__(self, batch: ImageBatch) -> Tensor:
+        """float32 [B, D], or [B, C, h, w] for maps, on the model's device.
+
+        Raises UserError when the GPU's memory is not enough.
+        """
+        autocast = (
+            nullcontext()
+            if self.dtype == torch.float32
+            else torch.autocast(self.device.type, dtype=self.dtype)
+        )
+        try:
+            pixels = batch.pixels.to(self.device, non_blocking=True)
+            x = self.backbone.normalise(pixels.permute(0, 3, 1, 2))
+            height, width = x.shape[-2:]
+            for i, size in enumerate(batch.sizes):
+                if size.height < height:
+                    x[i, :, size.height :] = 0
+                if size.width < width:
+                    x[i, :, :, size.width :] = 0
+            with autocast:
+                ((patches, token),) = self.backbone.tokens(x)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the GPU is out of memory for {len(batch.sizes)} images of {width}x{height}; "
+                "lower --batch or --imgsz"
+            ) from None
+        return self._take(patches.float(), token.float())
+
+    def _take(self, patches: Tensor, token: Tensor) -> Tensor:
+        if self.what == "map":
+            return patches
+        parts = {"cls": [token], "patches": [patches.mean((-2, -1))]}
+        parts["cls+patches"] = parts["cls"] + parts["patches"]
+        vectors = torch.cat(parts[self.what], dim=1)
+        return F.normalize(vectors, dim=1) if self.unit else vectors
+
+
+def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic that --precision names on this device. UserError when it has none of it."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if precision == "16" and device.type == "cpu":
+        raise UserError("--precision 16 needs a CUDA device; on the CPU use 32 (or bf16, slower)")
+    return {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
+def build_feature_model(options: FeatureOptions, what: What, unit: bool = False) -> FeatureModel:
+    """The model that the options of a command ask for. Random weights come from ``--seed``, so
+    that a run can be resumed and an index searched with them. Raises UserError."""
+    if options.weights == "none":
+        torch.manual_seed(options.seed)
+    backbone = build_backbone(
+        options.model_name,
+        weights=options.weights,
+        hub=options.hub,
+        repo_dir=options.repo_dir,
+        feature_extractor="last",
+    )
+    return FeatureModel(
+        backbone,
+        Size(*options.imgsz),
+        options.resize,
+        what=what,
+        unit=unit,
+        device=options.device,
+        precision=options.precision,
+    )

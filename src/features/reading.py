@@ -1,0 +1,153 @@
+"""Images read and resized ahead by threads, and gathered into batches of one padded size."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.core.errors import UserError
+from src.core.structures import ResizeMode, Size
+from src.data import images as data_images
+
+
+@dataclass
+class ImageBatch:
+    """Images of one padded size: pixels uint8 [B, H, W, 3] RGB, padded right and bottom; sizes:
+    each image's own; rows: their places in the list of paths."""
+
+    pixels: Tensor
+    sizes: list[Size]
+    rows: list[int]
+
+
+@dataclass
+class Part:
+    """What comes of one chunk of images: batches, and after the last of them ``end`` with the
+    images that could not be read (row, why)."""
+
+    chunk: int
+    batch: ImageBatch | None
+    end: bool = False
+    faults: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How images are read: resized to fit or fill ``imgsz``, sides padded to multiples of
+    ``divisor``, up to ``batch`` together, by ``workers`` threads; pinned memory for CUDA."""
+
+    imgsz: Size
+    resize: ResizeMode
+    divisor: int
+    batch: int
+    workers: int
+    pin: bool = False
+
+    def read(self, path: Path) -> np.ndarray:
+        """One image, resized: uint8 [H, W, 3]. Raises UserError."""
+        return data_images.resize(data_images.read_image(path), self.imgsz, self.resize)[0]
+
+    def padded(self, size: Size) -> Size:
+        """The size after padding."""
+        return Size(*(side + -side % self.divisor for side in size))
+
+    def stack(self, images: Sequence[np.ndarray], rows: Sequence[int]) -> ImageBatch:
+        """Images of one padded size as a batch."""
+        sizes = [Size(image.shape[1], image.shape[0]) for image in images]
+        width, height = self.padded(sizes[0])
+        pixels = torch.empty(
+            (len(images), height, width, 3), dtype=torch.uint8, pin_memory=self.pin
+        )
+        canvas = pixels.numpy()
+        for slot, image in zip(canvas, images):
+            slot[: image.shape[0], : image.shape[1]] = image
+            slot[image.shape[0] :] = 0
+            slot[:, image.shape[1] :] = 0
+        return ImageBatch(pixels, sizes, list(rows))
+
+    def parts(self, paths: Sequence[Path], chunks: Sequence[tuple[int, range]]) -> Iterator[Part]:
+        """Read the rows of each (number, rows) chunk, in order; a batch never spans two chunks."""
+        with one_cv2_thread(), ThreadPoolExecutor(self.workers, "read") as pool:
+            ahead = _Ahead(self, pool, paths, [row for _, rows in chunks for row in rows])
+            try:
+                for number, rows in chunks:
+                    yield from self._chunk(number, rows, ahead)
+            finally:
+                ahead.cancel()
+
+    def _chunk(self, number: int, rows: range, ahead: _Ahead) -> Iterator[Part]:
+        waiting: dict[Size, list[tuple[int, np.ndarray]]] = {}
+        faults: list[tuple[int, str]] = []
+        for row in rows:
+            try:
+                image = ahead.next()
+            except UserError as error:
+                faults.append((row, str(error)))
+                continue
+            group = waiting.setdefault(self.padded(Size(image.shape[1], image.shape[0])), [])
+            group.append((row, image))
+            if len(group) == self.batch:
+                yield Part(number, self._batch(group))
+                group.clear()
+        for group in waiting.values():
+            if group:
+                yield Part(number, self._batch(group))
+        yield Part(number, None, end=True, faults=faults)
+
+    def _batch(self, group: list[tuple[int, np.ndarray]]) -> ImageBatch:
+        return self.stack([image for _, image in group], [row for row, _ in group])
+
+
+class _Ahead:
+    """Images in the order of ``rows``, a few batches of them read before they are asked for."""
+
+    def __init__(
+        self, reader: Reader, pool: ThreadPoolExecutor, paths: Sequence[Path], rows: list[int]
+    ) -> None:
+        self._reader, self._pool, self._paths = reader, pool, paths
+        self._rows = iter(rows)
+        self._futures: deque[Future[np.ndarray]] = deque()
+        for _ in range(2 * reader.batch + reader.workers):
+            self._submit()
+
+    def _submit(self) -> None:
+        row = next(self._rows, None)
+        if row is not None:
+            self._futures.append(self._pool.submit(self._reader.read, self._paths[row]))
+
+    def next(self) -> np.ndarray:
+        """The next image. Raises UserError when it cannot be read."""
+        self._submit()
+        return self._futures.popleft().result()
+
+    def cancel(self) -> None:
+        """What has not begun will not be read."""
+        for future in self._futures:
+            future.cancel()
+
+
+def default_workers(on_cuda: bool) -> int:
+    """Threads that read ahead: few beside a backbone that runs on the same cores."""
+    cores = os.cpu_count() or 2
+    return min(16, cores) if on_cuda else max(1, min(4, cores // 2))
+
+
+@contextmanager
+def one_cv2_thread() -> Iterator[None]:
+    """cv2's own thread pool would fight with the readers' threads: one thread a call instead."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

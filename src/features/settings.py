@@ -1,0 +1,84 @@
+"""Options of the feature commands (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from src.backbones.settings import BackboneOptions
+from src.core.config import CommandSettings, option
+from src.core.structures import ResizeMode, Size
+
+What = Literal["cls", "patches", "map", "cls+patches"]
+Precision = Literal["auto", "32", "16", "bf16"]
+SUFFIXES = (".safetensors", ".npy", ".parquet")
+
+
+def image_size(value: list[int]) -> Size:
+    """``--imgsz`` W H or one number for both -> Size; ValueError when it is neither."""
+    if len(value) not in (1, 2) or min(value) < 16:
+        raise ValueError("give width and height in pixels, each at least 16, e.g. 640 480")
+    return Size(value[0], value[-1])
+
+
+class RunOptions(CommandSettings):
+    """Running."""
+
+    batch: int = option(32, flags=["-b"], ge=1, help="images the backbone takes at once")
+    workers: int | None = option(
+        None, ge=1, help="threads that read and resize ahead (default: by the machine)"
+    )
+    device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
+    precision: Precision = option("auto", help="arithmetic; auto = 16 on CUDA, 32 on the CPU")
+
+
+class FeatureOptions(RunOptions, BackboneOptions):
+    """Features."""
+
+    feature_extractor: Literal["last", "multi"] = option(
+        "last", flags=["--feautre-extractor"], hidden=True, help="without effect here"
+    )
+    fine_tune: bool = option(False, hidden=True, help="without effect here")
+    imgsz: list[int] = option(
+        [224], help="width and height that images are resized to (one number: both)"
+    )
+    resize: ResizeMode = option(
+        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+    )
+    seed: int = option(0, help="seed of the random weights of --weights none")
+
+    @field_validator("imgsz")
+    @classmethod
+    def _two_sides(cls, value: list[int]) -> list[int]:
+        return list(image_size(value))
+
+
+class ExtractOptions(FeatureOptions):
+    """Write the features of many images to one file, a row an image."""
+
+    input: str = option(..., flags=["-i"], help="images: a file, a folder or a glob")
+    out: Path = option(..., flags=["-o"], help="features.safetensors, .npy or .parquet")
+    what: What = option(
+        "cls", help="class token, mean of the patch tokens, whole map, or the first two joined"
+    )
+    unit: bool = option(False, help="scale each vector to length 1 (not with --what map)")
+    store: Literal["float32", "float16"] = option("float32", help="type of the numbers written")
+    chunk: int = option(256, ge=1, help="images between two safe points: what a kill costs at most")
+
+    @field_validator("out")
+    @classmethod
+    def _known_suffix(cls, value: Path) -> Path:
+        if value.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+        return value
+
+
+class SimilarityOptions(FeatureOptions):
+    """The cosine of two images: similarity A B."""
+
+    images: tuple[Path, Path] = option(..., metavar="IMAGE", help="the two images")
+    what: Literal["cls", "patches", "cls+patches"] = option(
+        "cls", help="class token, mean of the patch tokens, or both joined"
+    )
