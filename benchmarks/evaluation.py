@@ -14,6 +14,7 @@ from src.metrics.detection import BoxTruth, DetectionMetric
 def main(images: int = 2000, classes: int = 20, truths: int = 10, found: int = 100) -> None:
     """Random boxes, ``found`` detections and ``truths`` truths an image."""
     rng = np.random.default_rng(0)
+    torch.manual_seed(0)
     names = [str(k) for k in range(classes)]
     pairs = []
     for _ in range(images):

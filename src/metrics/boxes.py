@@ -1,8 +1,41 @@
-"""Overlap of boxes in numpy."""
+"""Truth and detections of an image as numpy arrays, and the overlap of boxes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+
+@dataclass(frozen=True)
+class BoxTruth:
+    """The truth of one image, in pixels of the original image.
+
+    boxes: float [N, 4] xyxy; labels: int [N] from 1; difficult, crowd: bool [N] (None: none
+    is); areas: float [N] object areas that sort into small, medium and large (COCO's are those
+    of the masks; None: of the boxes).
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+    areas: np.ndarray | None = None
+
+    def flags(self, name: str) -> np.ndarray:
+        """``difficult`` or ``crowd`` as bool [N]."""
+        value = getattr(self, name)
+        return np.zeros(len(self.labels), bool) if value is None else np.asarray(value, bool)
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """Detections (best first, at most 100) and truth of one image, as numpy arrays."""
+
+    boxes: np.ndarray  # float64 [D, 4] xyxy
+    scores: np.ndarray  # float64 [D]
+    labels: np.ndarray  # int64 [D]
+    truth: BoxTruth
 
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:

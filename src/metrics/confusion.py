@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.metrics.boxes import pairwise_iou
-
-if TYPE_CHECKING:
-    from src.metrics.detection import ImageResult
+from src.metrics.boxes import ImageResult, pairwise_iou
 
 
 def confusion_matrix(
@@ -39,8 +35,8 @@ def confusion_matrix(
             matched_found[detection] = matched_truth[target] = True
         if ignored.any():
             matched_found |= (iou[:, ignored] >= iou_threshold).any(axis=1)
-        np.add.at(matrix, (0, found_labels[~matched_found]), 1)
-        np.add.at(matrix, (labels[~matched_truth], 0), 1)
+        matrix[0] += np.bincount(found_labels[~matched_found], minlength=classes + 1)
+        matrix[:, 0] += np.bincount(labels[~matched_truth], minlength=classes + 1)
     return matrix
 
 

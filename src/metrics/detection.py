@@ -10,52 +10,18 @@ ones; on VOC they are slightly higher than those of tools that count difficult o
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from src.core.structures import Detections
+from src.metrics.boxes import BoxTruth, ImageResult
+from src.metrics.coco import MAX_DETECTIONS, coco_evaluation
 from src.metrics.confusion import confusion_matrix
 from src.metrics.voc import voc_average_precisions
-
-MAX_DETECTIONS = 100
-AREAS = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
-
-
-@dataclass(frozen=True)
-class BoxTruth:
-    """The truth of one image, in pixels of the original image.
-
-    boxes: float [N, 4] xyxy; labels: int [N] from 1; difficult, crowd: bool [N] (None: none
-    is); areas: float [N] object areas that sort into small, medium and large (COCO's are those
-    of the masks; None: of the boxes).
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    difficult: np.ndarray | None = None
-    crowd: np.ndarray | None = None
-    areas: np.ndarray | None = None
-
-    def flags(self, name: str) -> np.ndarray:
-        """``difficult`` or ``crowd`` as bool [N]."""
-        value = getattr(self, name)
-        return np.zeros(len(self.labels), bool) if value is None else np.asarray(value, bool)
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """Detections (best first, at most 100) and truth of one image, as numpy arrays."""
-
-    boxes: np.ndarray  # float64 [D, 4] xyxy
-    scores: np.ndarray  # float64 [D]
-    labels: np.ndarray  # int64 [D]
-    truth: BoxTruth
 
 
 @dataclass
@@ -154,13 +120,15 @@ class DetectionMetric:
             self.results.append(ImageResult(boxes[best], scores[best], labels[best], truth))
 
     def merge(self, parts: Sequence[list[ImageResult]]) -> None:
-        """Replace the results by those of all processes."""
-        self.results = [result for part in parts for result in part]
+        """Replace the results by those of all processes, which took images rank::world: in the
+        order of one process, so that equal scores are ranked alike."""
+        rounds = zip_longest(*parts)
+        self.results = [result for some in rounds for result in some if result is not None]
 
     def compute(self, full: bool = False, confusion_threshold: float = 0.25) -> DetectionScores:
         """The COCO figures; ``full`` adds VOC AP, precision curves and the confusion matrix (of
         detections that score ``confusion_threshold`` or more)."""
-        evaluation = _coco_evaluation(self.results, len(self.classes))
+        evaluation = coco_evaluation(self.results, len(self.classes))
         precision, recall = evaluation["precision"][..., -1], evaluation["recall"][..., -1]
         # precision: [10 IoUs, 101 recalls, C, 4 areas]; recall: [10 IoUs, C, 4 areas]; -1 = none
         each = [
@@ -201,104 +169,3 @@ def _known(values: np.ndarray) -> float:
     """The mean of the entries that are defined (not -1)."""
     values = values[values > -1]
     return float(values.mean()) if values.size else float("nan")
-
-
-def _annotations(results: Sequence[ImageResult]) -> tuple[list[dict], list[dict]]:
-    """(truths, detections) as COCO annotation dicts; ids start at 1 (0 means unmatched)."""
-    truths: list[dict] = []
-    found: list[dict] = []
-    for image, result in enumerate(results, start=1):
-        truth = result.truth
-        boxes = _xywh(truth.boxes)
-        areas = boxes[:, 2] * boxes[:, 3] if truth.areas is None else np.asarray(truth.areas)
-        columns = (
-            boxes.tolist(),
-            np.asarray(truth.labels).tolist(),
-            areas.tolist(),
-            truth.flags("crowd").tolist(),
-            truth.flags("difficult").tolist(),
-        )
-        for box, label, area, crowd, difficult in zip(*columns):
-            truths.append(
-                {
-                    "id": len(truths) + 1,
-                    "image_id": image,
-                    "category_id": label,
-                    "bbox": box,
-                    "area": area,
-                    "iscrowd": int(crowd),
-                    "difficult": difficult,
-                }
-            )
-        boxes = _xywh(result.boxes)
-        areas = boxes[:, 2] * boxes[:, 3]
-        columns = (boxes.tolist(), result.labels.tolist(), areas.tolist(), result.scores.tolist())
-        for box, label, area, score in zip(*columns):
-            found.append(
-                {
-                    "id": len(found) + 1,
-                    "image_id": image,
-                    "category_id": label,
-                    "bbox": box,
-                    "area": area,
-                    "iscrowd": 0,
-                    "score": score,
-                }
-            )
-    return truths, found
-
-
-def _xywh(boxes: np.ndarray) -> np.ndarray:
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def _coco_evaluation(results: Sequence[ImageResult], classes: int) -> dict[str, np.ndarray]:
-    """faster-coco-eval's accumulated arrays (https://github.com/MiXaiLL76/faster_coco_eval)."""
-    truths, found = _annotations(results)
-    if not truths:
-        return {
-            "precision": np.full((10, 101, classes, 4, 1), -1.0),
-            "recall": np.full((10, classes, 4, 1), -1.0),
-        }
-    with contextlib.redirect_stdout(io.StringIO()):
-        return _evaluate(truths, found, len(results), classes)
-
-
-def _evaluate(
-    truths: list[dict], found: list[dict], images: int, classes: int
-) -> dict[str, np.ndarray]:
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)
-
-    class Evaluation(COCOeval_faster):
-        """COCO's evaluation, with difficult objects ignored (IoU as usual)."""
-
-        def _prepare(self) -> None:
-            super()._prepare()
-            for annotation in truths:  # the C++ side reads the flag from these very dicts
-                if annotation["difficult"]:
-                    annotation["ignore"] = 1
-
-    common = {
-        "images": [{"id": image} for image in range(1, images + 1)],
-        "categories": [{"id": label, "name": str(label)} for label in range(1, classes + 1)],
-    }
-    tables = []
-    for annotations in (truths, found):
-        table = COCO()
-        table.dataset = {**common, "annotations": annotations}
-        table.createIndex()
-        tables.append(table)
-    evaluation = Evaluation(*tables, iouType="bbox", print_function=_silent)
-    evaluation.params.maxDets = [MAX_DETECTIONS]
-    evaluation.params.areaRng = [list(pair) for pair in AREAS.values()]
-    evaluation.params.areaRngLbl = list(AREAS)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return evaluation.eval
-
-
-def _silent(*_: object, **__: object) -> None:
-    pass

@@ -10,14 +10,10 @@ box.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.metrics.boxes import pairwise_iou
-
-if TYPE_CHECKING:
-    from src.metrics.detection import ImageResult
+from src.metrics.boxes import ImageResult, pairwise_iou
 
 IOU = 0.5
 

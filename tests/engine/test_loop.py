@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import time
 
 import pytest
 import torch
@@ -174,3 +177,34 @@ def test_without_validation_the_least_loss_is_best(tmp_path):
     history = fit(job)
     best = min(range(3), key=lambda i: losses(history)[i]) + 1
     assert history.best_epoch == best == load_checkpoint(tmp_path / "best_model.pth")["epoch"]
+
+
+def test_ctrl_c_while_validating_validates_again(tmp_path):
+    expected = fit(toy_job(tmp_path / "straight", {"epochs": 2, "ema": 0.9}))
+    job = toy_job(tmp_path / "run", {"epochs": 2, "ema": 0.9})
+
+    def interrupted(model):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    job.validate = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        fit(job)
+    assert load_checkpoint(tmp_path / "run" / "last_model.pth")["training"]["position"] == 6
+    resumed = fit(toy_job(tmp_path / "run", {"epochs": 2, "ema": 0.9, "resume": True}))
+    assert losses(resumed) == losses(expected)
+    assert resumed.column("accuracy") == expected.column("accuracy")
+
+
+def test_head_alone_is_saved_and_resumed(tmp_path):
+    options = {"toy": {"head_only": True}}
+    expected = fit(toy_job(tmp_path / "straight", {"epochs": 2, **options}))
+    fit(toy_job(tmp_path / "run", {"epochs": 1, **options}))
+    content = load_checkpoint(tmp_path / "run" / "best_model.pth")
+    assert {name.split(".")[0] for name in content["model"]} == {"head", "out"}
+    resumed = fit(toy_job(tmp_path / "run", {"epochs": 2, "resume": True, **options}))
+    assert losses(resumed) == losses(expected)
+    other = toy_job(tmp_path / "run", {"epochs": 3, "resume": True, **options})
+    torch.nn.init.ones_(other.model.backbone.norm.bias)
+    with pytest.raises(UserError, match="other backbone weights"):
+        fit(other)

@@ -229,8 +229,9 @@ def test_merged_parts_are_the_whole():
     pairs = random_images(5)
     metric, first, second = (DetectionMetric(CLASSES) for _ in range(3))
     for k, (found, true) in enumerate(pairs):
-        (first if k % 2 else second).update([found], [true])
+        (second if k % 2 else first).update([found], [true])
     metric.merge([first.results, second.results])
+    assert all(kept.truth is true for kept, (_, true) in zip(metric.results, pairs))
     assert metric.compute().mAP == pytest.approx(score(pairs, CLASSES).mAP, abs=1e-12)
 
 
