@@ -1,0 +1,41 @@
+"""``python -m src.visualise attention | pca | similarity``: what a backbone sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from src.visualise.settings import AttentionOptions, PcaOptions, SimilarityOptions
+
+
+def _attention(options: AttentionOptions) -> int:
+    from src.visualise.attention import run_attention
+
+    return run_attention(options)
+
+
+def _pca(options: PcaOptions) -> int:
+    from src.visualise.pca import run_pca
+
+    return run_pca(options)
+
+
+def _similarity(options: SimilarityOptions) -> int:
+    from src.visualise.similarity import run_similarity
+
+    return run_similarity(options)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    from src.core import cli
+
+    commands = {
+        "attention": (AttentionOptions, _attention),
+        "pca": (PcaOptions, _pca),
+        "similarity": (SimilarityOptions, _similarity),
+    }
+    cli.dispatch(commands, "python -m src.visualise", argv)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

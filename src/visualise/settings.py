@@ -1,0 +1,112 @@
+"""Options of the picture commands (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from src.backbones.settings import BackboneOptions
+from src.core.config import option
+from src.core.structures import Size
+
+
+class PatchOptions(BackboneOptions):
+    """Patches."""
+
+    feature_extractor: Literal["last", "multi"] = option(
+        "multi", flags=["--feautre-extractor"], hidden=True, help="without effect here"
+    )
+    fine_tune: bool = option(False, hidden=True, help="without effect here")
+    layer: str = option(
+        "auto",
+        help="feature map to take, e.g. layer12 or stage3; auto = a ViT's last block, a "
+        "ConvNeXt's third stage (stride 16)",
+    )
+    imgsz: list[int] = option(
+        [448],
+        help="the image is resized to fit this width and height (one number: both), its sides "
+        "rounded to whole patches; larger = finer pictures",
+    )
+    seed: int = option(0, help="seed of the random weights of --weights none")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
+    precision: Literal["auto", "32", "16", "bf16"] = option(
+        "auto", help="arithmetic; auto = 16 on CUDA, 32 on the CPU"
+    )
+    batch: int = option(4, flags=["-b"], ge=1, help="images the backbone takes at once")
+
+    @field_validator("imgsz")
+    @classmethod
+    def _two_sides(cls, value: list[int]) -> list[int]:
+        if len(value) not in (1, 2) or min(value) < 16:
+            raise ValueError("give width and height in pixels, each at least 16, e.g. 640 480")
+        return [value[0], value[-1]]
+
+    @property
+    def image_size(self) -> Size:
+        """``--imgsz`` as a Size."""
+        return Size(*self.imgsz)
+
+
+class PictureOptions(PatchOptions):
+    """Input and output."""
+
+    input: str = option(..., flags=["-i"], help="images (a file, a folder, a glob) or a video file")
+    max_frames: int | None = option(None, ge=1, help="of a video: stop after this many frames")
+
+
+class AttentionOptions(PictureOptions):
+    """Attention of the class token, per head and block, and its rollout (ViTs only)."""
+
+    blocks: list[int] = option(
+        [-1], help="blocks to show, from 0; negative numbers count from the last"
+    )
+    all_blocks: bool = option(False, help="show every block: its mean over the heads, and rollout")
+    out_dir: Path = option(Path("attention"), help="sub-folder of outputs/ for the pictures")
+
+
+class PcaOptions(PictureOptions):
+    """The first principal components of the patch features as red, green and blue."""
+
+    shared: bool = option(
+        False, help="one projection for all images, so that colours can be compared between them"
+    )
+    foreground: Literal["off", "auto", "invert"] = option(
+        "off",
+        help="show only the patches on one side of the first component: auto = the side that "
+        "touches the edges of the images less, invert = the other",
+    )
+    fit_on: int = option(16, ge=1, help="images, or frames of a video, that the projection is of")
+    out_dir: Path = option(Path("pca"), help="sub-folder of outputs/ for the pictures")
+
+
+class SimilarityOptions(PictureOptions):
+    """How similar every patch is to the patch at a point: a heat map of cosines."""
+
+    at: str = option(
+        ..., metavar="X,Y", help="the point, in pixels of the original image, e.g. 120,80"
+    )
+    reference: Path | None = option(
+        None, help="image that --at lies in (default: each image itself, a video's first frame)"
+    )
+    out_dir: Path = option(Path("similarity"), help="sub-folder of outputs/ for the pictures")
+
+    @field_validator("at")
+    @classmethod
+    def _is_point(cls, value: str) -> str:
+        _point(value)
+        return value
+
+    @property
+    def point(self) -> tuple[float, float]:
+        """``--at`` as (x, y)."""
+        return _point(self.at)
+
+
+def _point(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError("give one point as x,y in pixels, e.g. --at 120,80") from None
+    return x, y
