@@ -89,9 +89,10 @@ class SimplePyramid(Pyramid):
         *earlier, last = (shape.channels for shape in shapes.values())
         self.reduce = nn.Conv2d(last, channels, 1)
         _init(self.reduce)
-        self.taps = nn.ModuleList(nn.Conv2d(c, channels, 1, bias=False) for c in earlier)
-        for tap in self.taps:
+        taps = [nn.Conv2d(c, channels, 1, bias=False) for c in earlier]
+        for tap in taps:
             nn.init.zeros_(tap.weight)
+        self.taps = nn.ModuleList(taps)
         self.up = nn.ModuleList()
         for _ in range(doublings):
             deconvolution = nn.ConvTranspose2d(channels, channels, 2, 2)

@@ -73,7 +73,7 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
             f"--head deimv2 needs transformers 5.23 or newer, and scipy ({error}): "
             "pip install 'transformers>=5.23' scipy; or use --head retinanet"
         ) from None
-    unused = HGNetV2Config(
+    unused: dict[str, Any] = dict(
         stem_channels=[3, 4, 4],
         stage_in_channels=[4, 4, 4, 4],
         stage_mid_channels=[4, 4, 4, 4],
@@ -82,8 +82,8 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
         stage_numb_of_layers=[1, 1, 1, 1],
         out_indices=[2, 3, 4],
     )
-    config = Deimv2Config(
-        backbone_config=unused,
+    measures: dict[str, Any] = dict(
+        backbone_config=HGNetV2Config(**unused),
         num_labels=num_labels,
         initializer_bias_prior_prob=0.01,
         encoder_hidden_dim=channels,
@@ -100,7 +100,7 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
         depth_mult=0.34,
         hidden_expansion=0.34,
     )
-    model = Deimv2ForObjectDetection(config)
+    model = Deimv2ForObjectDetection(Deimv2Config(**measures))
     model.model.conv_encoder = Handover()
     return model
 
@@ -108,6 +108,8 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
 class Deimv2(Detector):
     """DEIMv2: set prediction with dense one-to-one matching; sigmoid scores, the best ``limit``
     of all queries and classes."""
+
+    head: Any  # transformers' model, which mypy knows nothing of
 
     def __init__(
         self,
@@ -125,8 +127,8 @@ class Deimv2(Detector):
 
     def _run(self, maps: list[Tensor], batch: ImageList, labels: Any = None) -> Any:
         cells = sum(m.shape[-2] * m.shape[-1] for m in maps)
-        self.head.config.num_queries = min(QUERIES, cells)  # type: ignore[union-attr]
-        self.head.model.conv_encoder.maps = list(maps)  # type: ignore[union-attr]
+        self.head.config.num_queries = min(QUERIES, cells)
+        self.head.model.conv_encoder.maps = list(maps)
         return self.head(pixel_values=batch.tensors, labels=labels)
 
     def losses(
@@ -152,7 +154,7 @@ class Deimv2(Detector):
             name = "_".join(name.split("_")[:2])
             losses[name] = losses.get(name, 0.0) + term * share
         # Without objects there are no denoising queries: DDP wants their weights used all the same.
-        embedding = self.head.model.denoising_class_embed.weight  # type: ignore[union-attr]
+        embedding = self.head.model.denoising_class_embed.weight
         losses["loss_mal"] = losses["loss_mal"] + 0.0 * embedding.sum()
         return losses
 

@@ -101,9 +101,9 @@ class FCOS(Detector):
     def losses(
         self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
     ) -> dict[str, Tensor]:
-        outputs = self.head(maps)
+        distances, logits, centreness = self.head(maps)
         counts = self.anchors.per_level(maps)
-        return self.loss_of(*outputs, self.anchors(maps), counts, targets)
+        return self.loss_of(distances, logits, centreness, self.anchors(maps), counts, targets)
 
     def loss_of(
         self,
@@ -136,9 +136,9 @@ class FCOS(Detector):
         }
 
     def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
-        outputs = self.head(maps)
-        counts = self.anchors.per_level(maps)
-        return self.select(*outputs, self.anchors(maps), counts, batch.image_sizes)
+        distances, logits, centreness = self.head(maps)
+        anchors, counts = self.anchors(maps), self.anchors.per_level(maps)
+        return self.select(distances, logits, centreness, anchors, counts, batch.image_sizes)
 
     def select(
         self,

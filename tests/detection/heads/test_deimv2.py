@@ -13,7 +13,7 @@ pytest.importorskip("transformers", minversion="5.23", reason="deimv2 needs tran
 
 class TestDeimv2(HeadTester):
     head = "deimv2"
-    overfit_steps = 15
+    overfit_steps = 10
     overfit_share = 0.95
     overfit_lr = 1e-3
 
