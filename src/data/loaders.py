@@ -1,12 +1,12 @@
-"""Batches of images and boxes: the same ones whatever the number of workers and processes."""
+"""Batches of images and their truth, the same whatever the number of workers and processes."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -15,10 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from src.core.errors import UserError
-from src.core.structures import DetectionTarget, Geometry
-from src.data.images import read_image
-from src.data.records import BoxRecord
-from src.data.transforms import BoxTransform
+from src.core.structures import Geometry
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +27,14 @@ class Batch:
     """Images of one step on one process.
 
     images: uint8 [B, 3, H, W] RGB, padded right and bottom with zeros to the largest of the
-    batch; sizes: (h, w) before the padding; targets: boxes xyxy float32 [N, 4] in resized pixels
-    and labels int64 [N] from 1; indices: positions in the list of records; geometries: how each
-    original became its image.
+    batch; sizes: (h, w) before the padding; targets: the tensors of each image by name, as its
+    task has them (``DetectionTarget`` in resized pixels, ``SegmentationTarget``); indices:
+    positions in the list of records; geometries: how each original became its image.
     """
 
     images: Tensor
     sizes: list[tuple[int, int]]
-    targets: list[DetectionTarget]
+    targets: list[Any]
     indices: list[int]
     geometries: list[Geometry]
 
@@ -50,30 +47,38 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory (called by the loader on CUDA machines)."""
-        targets: list[DetectionTarget] = [
-            {"boxes": t["boxes"].pin_memory(), "labels": t["labels"].pin_memory()}
-            for t in self.targets
-        ]
-        return replace(self, images=self.images.pin_memory(), targets=targets)
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device; from pinned memory the copies do not wait."""
-        targets: list[DetectionTarget] = [
-            {
-                "boxes": t["boxes"].to(device, non_blocking=True),
-                "labels": t["labels"].to(device, non_blocking=True),
-            }
-            for t in self.targets
-        ]
-        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        targets = [{name: move(value) for name, value in t.items()} for t in self.targets]
+        return replace(self, images=move(self.images), targets=targets)
+
+
+class Loaded(NamedTuple):
+    """One image as the model gets it: uint8 [H, W, 3], its truth by name, how it was resized."""
+
+    image: np.ndarray
+    target: dict[str, np.ndarray]
+    geometry: Geometry
+
+
+class Transform(Protocol):
+    """Reads a record of its task and transforms it; every random choice comes from ``seed``.
+
+    Raises UserError for a file that cannot be used.
+    """
+
+    def load(self, record: Any, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
+        """Image uint8 [H, W, 3], target arrays by name, geometry."""
 
 
 @dataclass
 class _Sample:
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    geometry: Geometry
+    loaded: Loaded
     index: int
 
 
@@ -84,13 +89,10 @@ class _Failure:
     message: str
 
 
-class BoxSamples(Dataset):
-    """Reads and transforms record ``index`` of ``epoch``, seeded from (seed, epoch, index).
+class Samples(Dataset):
+    """Reads and transforms record ``index`` of ``epoch``, seeded from (seed, epoch, index)."""
 
-    Crowd boxes (COCO) are no targets; the records keep them for the metric.
-    """
-
-    def __init__(self, records: Sequence[BoxRecord], transform: BoxTransform, seed: int) -> None:
+    def __init__(self, records: Sequence[Any], transform: Transform, seed: int) -> None:
         self.records, self.transform, self.seed = records, transform, seed
 
     def __len__(self) -> int:
@@ -98,17 +100,11 @@ class BoxSamples(Dataset):
 
     def __getitem__(self, key: Key) -> _Sample | _Failure:
         epoch, index = key
-        record = self.records[index]
         seed = int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0])
         try:
-            image = read_image(record.image)
+            return _Sample(Loaded(*self.transform.load(self.records[index], seed)), index)
         except UserError as error:
             return _Failure(str(error))
-        use = ~record.crowd
-        image, boxes, labels, geometry = self.transform(
-            image, record.boxes[use], record.labels[use], seed
-        )
-        return _Sample(image, boxes, labels, geometry, index)
 
 
 def collate(samples: list[_Sample | _Failure]) -> Batch | _Failure:
@@ -118,16 +114,17 @@ def collate(samples: list[_Sample | _Failure]) -> Batch | _Failure:
         if isinstance(sample, _Failure):
             return sample
         good.append(sample)
-    sizes = [(s.image.shape[0], s.image.shape[1]) for s in good]
+    loaded = [sample.loaded for sample in good]
+    sizes = [(one.image.shape[0], one.image.shape[1]) for one in loaded]
     height, width = (max(side) for side in zip(*sizes))
     images = torch.zeros((len(good), 3, height, width), dtype=torch.uint8)
-    targets: list[DetectionTarget] = []
-    for row, sample, (h, w) in zip(images, good, sizes):
-        row[:, :h, :w] = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)
-        targets.append(
-            {"boxes": torch.from_numpy(sample.boxes), "labels": torch.from_numpy(sample.labels)}
-        )
-    return Batch(images, sizes, targets, [s.index for s in good], [s.geometry for s in good])
+    for row, one, (h, w) in zip(images, loaded, sizes):
+        row[:, :h, :w] = torch.from_numpy(np.ascontiguousarray(one.image)).permute(2, 0, 1)
+    targets = [
+        {name: torch.from_numpy(value) for name, value in one.target.items()} for one in loaded
+    ]
+    geometries = [one.geometry for one in loaded]
+    return Batch(images, sizes, targets, [sample.index for sample in good], geometries)
 
 
 class GlobalBatches(Sampler[list[Key]]):
@@ -173,14 +170,14 @@ class OrderedBatches(Sampler[list[Key]]):
             yield [(0, index) for index in self.indices[start : start + self.batch]]
 
 
-class BoxLoader(DataLoader):
+class BatchLoader(DataLoader):
     """A DataLoader of Batches.
 
     ``set_epoch(epoch)`` before each epoch (safe with persistent workers); ``group_size(step)``
     tells how many batches share the optimizer step that batch ``step`` belongs to.
     """
 
-    def __init__(self, samples: BoxSamples, batches: Any, workers: int, accumulate: int = 1):
+    def __init__(self, samples: Samples, batches: Any, workers: int, accumulate: int = 1):
         self.batches = batches
         self.accumulate = accumulate
         super().__init__(
@@ -211,8 +208,8 @@ class BoxLoader(DataLoader):
 
 
 def train_loader(
-    records: Sequence[BoxRecord],
-    transform: BoxTransform,
+    records: Sequence[Any],
+    transform: Transform,
     *,
     batch: int,
     workers: int,
@@ -220,7 +217,7 @@ def train_loader(
     rank: int = 0,
     world: int = 1,
     accumulate: int = 1,
-) -> BoxLoader:
+) -> BatchLoader:
     """Shuffled, augmented batches; ``batch`` counts the images of all processes together.
 
     Raises UserError when there are no records or ``batch`` does not divide by ``world``.
@@ -230,29 +227,29 @@ def train_loader(
     if batch % world:
         raise UserError(f"--batch {batch} does not divide among {world} processes")
     batches = GlobalBatches(len(records), batch, seed, rank, world)
-    samples = BoxSamples(records, transform, seed)
+    samples = Samples(records, transform, seed)
     useful = useful_workers(workers, world)
     if useful < workers:
         log.info("--workers %d: %d used, for want of processor cores", workers, useful)
-    return BoxLoader(samples, batches, useful, accumulate)
+    return BatchLoader(samples, batches, useful, accumulate)
 
 
 def valid_loader(
-    records: Sequence[BoxRecord],
-    transform: BoxTransform,
+    records: Sequence[Any],
+    transform: Transform,
     *,
     batch: int,
     workers: int,
     rank: int = 0,
     world: int = 1,
-) -> BoxLoader:
+) -> BatchLoader:
     """Batches of the records rank, rank + world, ... in order; ``batch`` images on each process.
 
     Ranks may differ by one image, so by a batch: validate without collective calls in a step.
     """
     batches = OrderedBatches(len(records), batch, rank, world)
-    samples = BoxSamples(records, transform, seed=0)
-    return BoxLoader(samples, batches, useful_workers(workers, world))
+    samples = Samples(records, transform, seed=0)
+    return BatchLoader(samples, batches, useful_workers(workers, world))
 
 
 def useful_workers(workers: int, world: int = 1) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from src.core.structures import Geometry, ResizeMode, Size
 from src.data import images
+from src.data.records import BoxRecord
 
 Preset = Literal["none", "flip", "ssd", "strong"]
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]
@@ -47,6 +48,19 @@ class BoxTransform:
     def __getstate__(self) -> dict[str, Any]:
         """Spawned workers build their own pipeline: albumentations' need not be picklable."""
         return {**self.__dict__, "_pipeline": None}
+
+    def load(
+        self, record: BoxRecord, seed: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
+        """Read a record's image and transform it: image, {"boxes", "labels"}, geometry.
+
+        Crowd boxes (COCO) are no targets; the records keep them for the metric.
+        """
+        use = ~record.crowd
+        image, boxes, labels, geometry = self(
+            images.read_image(record.image), record.boxes[use], record.labels[use], seed
+        )
+        return image, {"boxes": boxes, "labels": labels}, geometry
 
     def __call__(
         self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int = 0
