@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from src.core.cli import dispatch
 from src.features.settings import ExtractOptions, SimilarityOptions
@@ -35,7 +36,10 @@ def with_images_flag(argv: list[str]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
-    commands = {"extract": (ExtractOptions, extract), "similarity": (SimilarityOptions, similarity)}
+    commands: dict[str, Any] = {
+        "extract": (ExtractOptions, extract),
+        "similarity": (SimilarityOptions, similarity),
+    }
     argv = with_images_flag(list(sys.argv[1:] if argv is None else argv))
     dispatch(commands, "python -m src.features", argv)
 

@@ -63,7 +63,11 @@ class Identity:
     @classmethod
     def from_plain(cls, content: dict[str, Any]) -> Identity:
         """The inverse of ``plain``. KeyError or TypeError when the content is something else."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in content.items()
+        }
+        return cls(**values)
 
 
 class FeatureModel:
@@ -93,11 +97,15 @@ class FeatureModel:
         weights = fingerprint(backbone.hub_model)
         self.backbone = backbone.eval().to(self.device)
         self.imgsz, self.resize, self.what, self.unit = Size(*imgsz), resize, what, unit
-        mean, std = (tuple(round(v, 6) for v in t.flatten().tolist()) for t in (
-            backbone.mean, backbone.std
-        ))  # fmt: skip
         self.identity = Identity(
-            backbone.name, weights, what, tuple(imgsz), resize, mean, std, unit
+            model_name=backbone.name,
+            weights=weights,
+            what=what,
+            imgsz=(imgsz[0], imgsz[1]),
+            resize=resize,
+            mean=_figures(backbone.mean),
+            std=_figures(backbone.std),
+            unit=unit,
         )
 
     @property
@@ -146,6 +154,10 @@ class FeatureModel:
         parts["cls+patches"] = parts["cls"] + parts["patches"]
         vectors = torch.cat(parts[self.what], dim=1)
         return F.normalize(vectors, dim=1) if self.unit else vectors
+
+
+def _figures(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in values.flatten().tolist())
 
 
 def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:

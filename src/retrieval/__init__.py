@@ -1,0 +1,1 @@
+"""Image retrieval: an index over a folder, search, near-duplicates, evaluation."""

@@ -1,0 +1,161 @@
+"""Making an index over a folder, adding to it and deleting from it."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.core.errors import UserError
+from src.data.images import list_images
+from src.features.model import build_feature_model
+from src.retrieval.index import VectorIndex, choose_kind, require_faiss
+from src.retrieval.settings import AddOptions, BuildOptions, DeleteOptions, Kind
+from src.retrieval.store import (
+    Entry,
+    ImageIndex,
+    exclusive,
+    faiss_file,
+    generation_of,
+    load_index,
+    model_for,
+    source_of,
+)
+from src.retrieval.vectors import forget, vectors_of
+
+log = logging.getLogger(__name__)
+
+
+def _chunks(folder: Path) -> Path:
+    """Where the vectors of a command that is not finished lie."""
+    return folder / ".vectors.part"
+
+
+def run_build(options: BuildOptions) -> int:
+    """``build``. The exit code: 0, or 1 when images were unreadable. Raises UserError."""
+    require_faiss()
+    folder = options.index_dir
+    paths = list_images(options.input)
+    model = build_feature_model(options, options.what, unit=True)
+    found = vectors_of(model, paths, _chunks(folder), options)
+    if found is None:
+        return 0
+    kind: Kind
+    if options.index == "auto":
+        kind, why = choose_kind(*found.vectors.shape)
+    else:
+        kind, why = options.index, "by --index"
+    log.info("index: %s; %s", kind, why)
+    with exclusive(folder):
+        index = ImageIndex(
+            folder=folder,
+            identity=model.identity,
+            source=source_of(options),
+            vectors=None,  # type: ignore[arg-type]
+            generation=generation_of(folder),
+        )
+        ids = index.take_ids([Entry.of(path) for path in found.paths])
+        began = time.monotonic()
+        index.vectors = VectorIndex.build(kind, found.vectors, ids)
+        index.save()
+    forget(_chunks(folder))
+    size = faiss_file(folder, index.generation).stat().st_size / 2**20
+    log.info(
+        "%s: %d images, %.1f MiB, built in %.1f s",
+        *(folder, len(index.entries), size, time.monotonic() - began),
+    )
+    return _left_out(found.faults)
+
+
+def run_add(options: AddOptions) -> int:
+    """``add``: new images go in, changed ones are replaced, the rest stays. Raises UserError."""
+    folder = options.index_dir
+    load_index(folder)  # refuse before the lock makes a folder
+    with exclusive(folder):
+        index = load_index(folder)
+        known = {entry.path: i for i, entry in index.entries.items()}
+        new, replaced = [], []
+        for path in list_images(options.input):
+            i = known.get(str(path.resolve()))
+            if i is not None and index.entries[i] == Entry.of(path):
+                continue
+            new.append(path)
+            if i is not None:
+                replaced.append(i)
+        if not new:
+            log.info("all of these images are in the index, unchanged")
+            return 0
+        found = vectors_of(model_for(index, options), new, _chunks(folder), options)
+        if found is None:
+            return 0
+        index.remove(replaced)
+        index.vectors.add(found.vectors, index.take_ids([Entry.of(p) for p in found.paths]))
+        index.save()
+    forget(_chunks(folder))
+    log.info(
+        "%s: %d images added, %d of them replaced; %d in all",
+        *(folder, len(found.paths), len(replaced), len(index.entries)),
+    )
+    _suggest_rebuild(index)
+    return _left_out(found.faults)
+
+
+def run_delete(options: DeleteOptions) -> int:
+    """``delete``. Raises UserError when nothing in the index is meant."""
+    if options.input is None and not options.missing:
+        raise UserError("say what to delete: --input PATH (or a folder, or a pattern) or --missing")
+    folder = options.index_dir
+    load_index(folder)
+    with exclusive(folder):
+        index = load_index(folder)
+        ids = [
+            i
+            for i, entry in index.entries.items()
+            if (options.input is not None and _meant(entry.path, options.input))
+            or (options.missing and not Path(entry.path).is_file())
+        ]
+        if not ids:
+            if options.input is None:
+                log.info("every image of the index is still there")
+                return 0
+            raise UserError(f"nothing in the index {folder} matches {options.input}")
+        index.remove(ids)
+        index.save()
+    log.info("%s: %d images deleted, %d left", folder, len(ids), len(index.entries))
+    if index.vectors.deleted:
+        log.info(
+            "an hnsw graph cannot let vectors go: %d deleted ones stay in the file, and searches "
+            "skip them",
+            len(index.vectors.deleted),
+        )
+    _suggest_rebuild(index)
+    return 0
+
+
+def _meant(path: str, given: str) -> bool:
+    """Whether the entry is the file, in the folder (or below it), or matches the pattern."""
+    wanted = Path(given).expanduser()
+    absolute = str(wanted.resolve())
+    return (
+        path == absolute
+        or path.startswith(absolute.rstrip("/") + "/")
+        or fnmatch.fnmatch(path, str(wanted if wanted.is_absolute() else Path.cwd() / wanted))
+    )
+
+
+def _suggest_rebuild(index: ImageIndex) -> None:
+    """A word when another kind would be better by now."""
+    count, deleted = len(index.entries), len(index.vectors.deleted)
+    if deleted > max(100, count // 2):
+        log.info("%d of its vectors are deleted ones: 'build' would make it smaller", deleted)
+    best, why = choose_kind(max(1, count), index.vectors.dim)
+    if index.vectors.kind == "flat" and best != "flat":
+        log.info("'build' would choose %s by now (%s)", best, why)
+
+
+def _left_out(faults: Sequence[dict[str, str]]) -> int:
+    if faults:
+        log.error("%d images could not be read and are not in the index", len(faults))
+    return 1 if faults else 0
