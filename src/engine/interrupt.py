@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.wanted = False
         self._at_once = False
+        self._asked_at = 0.0
         self._before: dict[int, Any] = {}
 
     @contextmanager
@@ -44,7 +46,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        second = self.wanted
-        self.wanted = True
+        # A terminal and torchrun may both pass on the same Ctrl-C.
+        second = self.wanted and time.monotonic() - self._asked_at > 1
+        if not self.wanted:
+            self.wanted, self._asked_at = True, time.monotonic()
         if second or self._at_once:
             raise KeyboardInterrupt

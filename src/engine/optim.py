@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from src.core.errors import UserError
+from src.engine.distributed import choose_precision
 from src.engine.settings import TrainingOptions
 
 # Embeddings by these names are not decayed either, as in timm and DINOv3's own recipes.
@@ -82,8 +83,9 @@ def build_optimizer(
     if options.optimizer == "SGD":
         return torch.optim.SGD(settings, lr=options.lr, momentum=0.9, nesterov=True)
     # A fused optimizer undoes the loss scale itself, after which clipping would come too late.
-    scaled = options.clip > 0 and options.precision in ("auto", "16-mixed")
-    if not (scaled and parameters[groups[0].names[0]].is_cuda):
+    device = parameters[groups[0].names[0]].device.type
+    scaled = choose_precision(options.precision, device) == "16-mixed"
+    if not (scaled and options.clip > 0):
         try:
             return torch.optim.AdamW(settings, lr=options.lr, fused=True)
         except (RuntimeError, ValueError):  # a device that has no fused kernel

@@ -35,7 +35,7 @@ def assert_same_run(folder: Path, expected, rel: float = 0.0) -> None:
     content = load_checkpoint(folder / "last_model.pth")
     rows = content["training"]["history"]["rows"]
     assert len(rows) == len(expected.rows)
-    for name in ("loss", "loss_class", "accuracy", "samples"):
+    for name in ("loss", "loss_class", "loss_size", "accuracy", "samples"):
         found = [row[name] for row in rows]
         assert found == pytest.approx(expected.column(name)[1], rel=rel, abs=0), name
 
@@ -86,7 +86,7 @@ def test_ctrl_c_saves_and_goes_on_from_the_same_step(tmp_path):
 
 
 def test_two_processes_train_the_same_model(tmp_path):
-    options = {"epochs": 3, "ema": 0.9, "accumulate": 2, "clip": 1.0}
+    options = {"epochs": 3, "ema": 0.9, "accumulate": 2, "clip": 1.0, "toy": {"positives": True}}
     expected = fit(toy_job(tmp_path / "one", options))
     two = run(tmp_path / "two", options, *TORCHRUN)
     assert two.returncode == 0, two.stdout + two.stderr

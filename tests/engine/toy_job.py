@@ -87,8 +87,11 @@ class ToyBackbone(nn.Module):
 
 
 class ToyModel(nn.Module):
-    def __init__(self, fine_tune: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self, fine_tune: bool = False, dropout: float = 0.0, positives: bool = False
+    ) -> None:
         super().__init__()
+        self.positives = positives
         self.backbone = ToyBackbone().requires_grad_(fine_tune)
         self.head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(dropout))
         self.out = nn.Linear(16, 2)
@@ -97,10 +100,12 @@ class ToyModel(nn.Module):
         answer = self.out(self.head(self.backbone(images)))
         if labels is None:
             return answer
-        return {
-            "class": functional.cross_entropy(answer, labels),
-            "size": 1e-3 * answer.square().mean(),
-        }
+        each = functional.cross_entropy(answer, labels, reduction="none")
+        losses = {"class": each.mean(), "size": 1e-3 * answer.square().mean()}
+        if self.positives:  # as detectors do: over the foreground of the global batch
+            count = distributed.mean_over_ranks((labels == 1).sum())
+            losses["positive"] = (each * (labels == 1)).sum() / count.clamp(min=1)
+        return losses
 
 
 def toy_job(run_dir: Path, values: dict) -> Job:
@@ -119,7 +124,9 @@ def toy_job(run_dir: Path, values: dict) -> Job:
         together = [value for part in parts for value in part]
         return {"accuracy": sum(together) / len(together), "samples": float(len(together))}
 
-    model = ToyModel(toy.get("fine_tune", False), toy.get("dropout", 0.0))
+    model = ToyModel(
+        toy.get("fine_tune", False), toy.get("dropout", 0.0), toy.get("positives", False)
+    )
     return Job(
         options=options,
         run_dir=run_dir,

@@ -1,0 +1,33 @@
+"""What a model is made of, in words."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+def say_size(model: nn.Module) -> None:
+    """Log one line on the number of parameters."""
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    log.info("%s parameters, %s of them trained", f"{total:,}", f"{trained:,}")
+
+
+def summarise(model: nn.Module, width: int, height: int) -> str:
+    """torchinfo's table of layers, parameters and multiply-adds for one image of this size."""
+    from torchinfo import summary
+
+    with torch.inference_mode():
+        table = summary(
+            model.eval(),
+            input_data=[torch.zeros(1, 3, height, width)],
+            col_names=("input_size", "output_size", "num_params", "mult_adds"),
+            row_settings=("var_names",),
+            depth=4,
+            verbose=0,
+        )
+    return str(table)
