@@ -117,8 +117,8 @@ class AttentionModel(nn.Module):
 
 
 def _heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """From 0 to the map's largest value: maps of different heads are not on one scale."""
-    return heat_overlay(image, values, 0.0, float(values.max()))
+    """From the map's least to its largest value, as in DINO: each map has a scale of its own."""
+    return heat_overlay(image, values, float(values.min()), float(values.max()))
 
 
 def attention_sheet(

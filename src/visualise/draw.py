@@ -92,6 +92,7 @@ def _draw_box(
                 cv2.rectangle(image, first, last, edge)
 
 
+@lru_cache(maxsize=8192)
 def _fit_text(text: str, width: int, scale: float, stroke: int) -> tuple[str, int, int, int]:
     """(text cut to the width, its width, height, depth below the line), in pixels."""
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,31 +121,27 @@ def video_path(reader: VideoReader, out_dir: Path, ending: str) -> Path:
 def write_video(
     pictures: Iterable[tuple[np.ndarray, float]],
     path: Path,
-    reader: VideoReader,
-    threads: int,
-) -> int:
-    """(picture, seconds) to an .mp4 of the reader's rate; what was done is kept after Ctrl-C.
+    rate: Fraction,
+    *,
+    timed: bool = False,
+    threads: int = 1,
+) -> None:
+    """(picture, seconds) to an .mp4; what was done is kept after an error or Ctrl-C.
 
-    Returns the exit code: 1 when the source breaks off.
+    rate, timed: as ``VideoWriter`` takes them. Raises UserError.
     """
     writer: VideoWriter | None = None
     try:
         for picture, seconds in pictures:
             if writer is None:
                 size = Size(picture.shape[1], picture.shape[0])
-                writer = VideoWriter(
-                    path, size, reader.rate, timed=not reader.steady, threads=threads
-                )
+                writer = VideoWriter(path, size, rate, timed=timed, threads=threads)
             writer.write(np.ascontiguousarray(picture), seconds)
     finally:
         if writer is not None:
             with no_interrupt():
                 writer.close()
     log.info("the video is %s", path)
-    if reader.fault is not None:
-        log.error("%s", reader.fault)
-        return 1
-    return 0
 
 
 def render_video(
@@ -163,7 +160,11 @@ def render_video(
             (render(frame.image, result), frame.seconds)
             for frame, result in results_of_video(predictor, reader, max_frames)
         )
-        return write_video(pictures, path, reader, encoder_threads(predictor.on_cuda))
+        threads = encoder_threads(predictor.on_cuda)
+        write_video(pictures, path, reader.rate, timed=not reader.steady, threads=threads)
+    if reader.fault is not None:
+        log.error("%s", reader.fault)
+    return 1 if reader.fault else 0
 
 
 def render_source(
