@@ -83,6 +83,8 @@ def image_size_of(path: str | Path) -> Size:
             warnings.simplefilter("ignore")
             with Image.open(path) as file:
                 width, height = file.size
+                if file.format == "TIFF":  # Pillow's size may be the upright one already
+                    width, height = (file.tag_v2[tag] for tag in (256, 257))  # type: ignore
                 turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except Exception as error:  # as above
         why = "not an image" if "cannot identify" in str(error) else str(error)

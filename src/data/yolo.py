@@ -90,7 +90,7 @@ def _read_line(
         index, values = float(words[0]), [float(word) for word in words[1:]]
     except ValueError:
         return ["bad number", f"'{' '.join(words)[:60]}' is not numbers"]
-    if index != int(index) or not 0 <= index < len(names) - 1:
+    if not 0 <= index < len(names) - 1 or index != int(index):
         return ["unknown class", f"class {words[0]}, but CLASSES allow 0 to {len(names) - 2}"]
     if len(values) < 4 or (len(values) > 4 and (len(values) < 6 or len(values) % 2)):
         return ["bad number", f"{len(words)} numbers; wanted: class cx cy w h"]
