@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from src.core.errors import UserError
 from src.core.registry import did_you_mean
+from src.core.structures import Size
 
 
 class Settings(BaseModel):
@@ -34,6 +35,17 @@ class CommandSettings(Settings):
 
 
 S = TypeVar("S", bound=Settings)
+
+
+def image_size(value: list[int]) -> Size:
+    """``--imgsz`` W H or one number for both -> Size; ValueError when it is neither."""
+    if len(value) not in (1, 2) or min(value) < 16:
+        raise ValueError("give width and height in pixels, each at least 16, e.g. 640 480")
+    return Size(value[0], value[-1])
+
+
+# The field type of --imgsz: one number or two in, [width, height] out.
+Sides = Annotated[list[int], AfterValidator(lambda value: list(image_size(value)))]
 
 
 def option(

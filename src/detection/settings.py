@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import field_validator
-
 from src.backbones.settings import BackboneOptions
-from src.core.config import Settings, option
-from src.core.structures import ResizeMode, Size
+from src.core.config import Settings, Sides, option
+from src.core.structures import ResizeMode
 from src.data.settings import BoxDataset
 from src.engine.settings import TrainingOptions
 from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
@@ -31,7 +29,7 @@ class TrainDetection(TrainingOptions, BackboneOptions):
         None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
     )
     head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
-    imgsz: list[int] = option(
+    imgsz: Sides = option(
         [640, 640], help="width and height of the model's input (one number: both)"
     )
     resize: ResizeMode = option(
@@ -46,11 +44,6 @@ class TrainDetection(TrainingOptions, BackboneOptions):
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
     out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")
 
-    @field_validator("imgsz")
-    @classmethod
-    def _two_sides(cls, value: list[int]) -> list[int]:
-        return list(image_size(value))
-
 
 class DetectionModelSummary(BackboneOptions):
     """Print the layers, parameters and multiply-adds of a detector."""
@@ -59,14 +52,9 @@ class DetectionModelSummary(BackboneOptions):
         "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
     )
     head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
-    imgsz: list[int] = option([640, 640], help="width and height of the input (one number: both)")
+    imgsz: Sides = option([640, 640], help="width and height of the input (one number: both)")
     num_classes: int = option(21, ge=2, help="number of classes, background included")
     pyramid_channels: int = option(256, ge=16, help="channels of each pyramid level")
-
-    @field_validator("imgsz")
-    @classmethod
-    def _two_sides(cls, value: list[int]) -> list[int]:
-        return list(image_size(value))
 
 
 class DetectionOutput(IdentityOptions):
@@ -85,10 +73,3 @@ class InferDetectionVideo(VideoOptions, DetectionOutput):
     """Detect objects in a video file, a camera or a network stream."""
 
     out_dir: Path = option(Path("vid_det_inference"), help="sub-folder of outputs/ for the results")
-
-
-def image_size(value: list[int]) -> Size:
-    """``--imgsz`` W H or one number for both -> Size; ValueError when it is neither."""
-    if len(value) not in (1, 2) or min(value) < 16:
-        raise ValueError("give width and height in pixels, each at least 16, e.g. 640 480")
-    return Size(value[0], value[-1])

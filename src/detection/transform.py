@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.transforms.v2 import functional as TF
 
+from src.backbones.batching import join_images
 from src.core.structures import Detections, DetectionTarget, ResizeMode, Size
 from src.data.images import fitted_size
 
@@ -45,7 +46,6 @@ class InputTransform:
 
         ``ImageList.tensors`` is [B, 3, H', W'] normalised, with zeros in the padding;
         ``image_sizes`` are (height, width) after resizing, before padding. Targets follow.
-        Equal sizes are stacked and normalised at once; nothing waits for the device.
         """
         before = [(image.shape[-2], image.shape[-1]) for image in images]
         sizes = [self.resized(h, w) for h, w in before]
@@ -59,18 +59,7 @@ class InputTransform:
                     target if old == new else _scaled(target, old, new)
                     for target, old, new in zip(targets, before, sizes)
                 ]
-        height = _up(max(h for h, _ in sizes), self.divisor)
-        width = _up(max(w for _, w in sizes), self.divisor)
-        if len(set(sizes)) == 1:
-            batch = normalise(images if isinstance(images, Tensor) else torch.stack([*images]))
-            h, w = sizes[0]
-            if (h, w) != (height, width):
-                batch = torch.nn.functional.pad(batch, (0, width - w, 0, height - h))
-            return ImageList(batch, sizes), targets
-        first = normalise(images[0])
-        batch = first.new_zeros((len(sizes), 3, height, width))
-        for i, (image, (h, w)) in enumerate(zip(images, sizes)):
-            batch[i, :, :h, :w] = first if i == 0 else normalise(image)
+        batch, _ = join_images(images, normalise, self.divisor)
         return ImageList(batch, sizes), targets
 
     def restore(
@@ -91,10 +80,6 @@ class InputTransform:
             y = (boxes[:, 1::2] * (height / h)).clamp(0, height)
             detection["boxes"] = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
         return detections
-
-
-def _up(value: int, divisor: int) -> int:
-    return -(-value // divisor) * divisor
 
 
 def _scaled(target: DetectionTarget, old: tuple[int, int], new: tuple[int, int]) -> DetectionTarget:

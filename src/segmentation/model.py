@@ -1,0 +1,82 @@
+"""Segmenters: a DINO backbone and a segmentation head.
+
+``python -m src.segmentation.model --model-name dinov3_vits16 --head dpt`` prints a summary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from src.segmentation.heads.base import Criterion
+    from src.segmentation.segmenter import Segmenter
+
+log = logging.getLogger(__name__)
+
+
+def build_segmenter(
+    model_name: str,
+    num_classes: int,
+    *,
+    head: str = "fpn",
+    weights: str | Path = "none",
+    hub: str = "auto",
+    repo_dir: str | Path | None = None,
+    feature_extractor: Literal["last", "multi"] = "multi",
+    fine_tune: bool = False,
+    channels: int = 256,
+    criterion: Criterion | None = None,
+) -> Segmenter:
+    """A segmenter for training or inference (see ``src.segmentation.segmenter.Segmenter``).
+
+    channels: width of the head; criterion: the loss (default: cross-entropy). UserError for an
+    unknown backbone or head, weights that do not fit, or a package that is missing.
+    """
+    from src.backbones.build import build_backbone
+    from src.segmentation.heads.registry import HEAD_BUILDERS
+    from src.segmentation.losses import PixelLoss
+    from src.segmentation.segmenter import Segmenter
+
+    build = HEAD_BUILDERS[head]
+    backbone = build_backbone(
+        model_name,
+        weights=weights,
+        hub=hub,  # type: ignore[arg-type]
+        repo_dir=repo_dir,
+        feature_extractor=feature_extractor,
+        fine_tune=fine_tune,
+    )
+    built = build(backbone.output_shape(), num_classes, channels)
+    return Segmenter(backbone, built, num_classes, criterion or PixelLoss())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the torchinfo summary of a segmenter."""
+    from src.core.cli import parse, run
+    from src.segmentation.settings import SegmentationModelSummary
+
+    def command() -> None:
+        options = parse(SegmentationModelSummary, argv, prog="python -m src.segmentation.model")
+        from src.engine.summary import summarise
+
+        model = build_segmenter(
+            options.model_name,
+            options.num_classes,
+            head=options.head,
+            weights=options.weights,
+            hub=options.hub,
+            repo_dir=options.repo_dir,
+            feature_extractor=options.feature_extractor,
+            fine_tune=options.fine_tune,
+            channels=options.head_channels,
+        )
+        log.info("%s", summarise(model, *options.imgsz))
+
+    run(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Options of segmentation (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
+from src.backbones.settings import BackboneOptions
+from src.core.config import CommandSettings, Settings, Sides, option
+from src.core.structures import ResizeMode
+from src.data.mask_settings import MaskDataset
+from src.engine.settings import TrainingOptions
+from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
+
+HEADS = ("linear", "conv", "fpn", "dpt", "eomt")
+Head = Literal["linear", "conv", "fpn", "dpt", "eomt"]
+
+
+class SegmentationModelOptions(BackboneOptions):
+    """Segmentation model."""
+
+    head: Head = option("fpn", help="segmentation head")
+    head_channels: int = option(256, ge=16, help="width of the head")
+    imgsz: Sides = option(
+        [640, 640], help="width and height of the model's input (one number: both)"
+    )
+
+
+class FolderOptions(CommandSettings):
+    """Folders (where the YAML does not name them)."""
+
+    train_images: Path | None = option(None, help="folder of training images")
+    train_masks: Path | None = option(None, help="folder of training masks")
+    valid_images: Path | None = option(None, help="folder of validation images")
+    valid_masks: Path | None = option(None, help="folder of validation masks")
+
+
+class TrainSegmentation(TrainingOptions, SegmentationModelOptions, FolderOptions):
+    """Train semantic segmentation on a DINO backbone, from a dataset YAML."""
+
+    dataset_class: ClassVar[type[Settings] | None] = MaskDataset
+
+    config: Path = option(
+        Path("segmentation_configs/voc.yaml"),
+        flags=["-c"],
+        help="dataset YAML (segmentation_configs/)",
+    )
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    resize: ResizeMode = option(
+        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+    )
+    augment: Literal["none", "flip", "jitter", "strong"] = option(
+        "jitter", help="none; flip; jitter = scale 0.5 to 2, crop, flip; strong = and colour"
+    )
+    loss: Literal["ce", "ce+dice", "ce+lovasz"] = option(
+        "ce", help="cross-entropy alone, or with Dice or Lovasz (eomt has a loss of its own)"
+    )
+    class_weights: Literal["none", "balanced"] = option(
+        "none",
+        help="balanced = by the median frequency of the training masks; the YAML's CLASS_WEIGHTS "
+        "go before",
+    )
+    eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")
+    pictures: int = option(4, ge=0, help="validation images drawn after each evaluation")
+    save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
+    skip_check: bool = option(False, help="skip the quick check of the data before training")
+    scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
+    out_dir: Path = option(Path("img_seg"), help="sub-folder of outputs/ for this run")
+
+
+class SegmentationModelSummary(SegmentationModelOptions):
+    """Print the layers, parameters and multiply-adds of a segmentation model."""
+
+    weights: str = option(
+        "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
+    )
+    num_classes: int = option(21, ge=2, help="number of classes")
+
+
+class SegmentationOutput(IdentityOptions):
+    """Segmentation."""
+
+    feature_extractor: Literal["last", "multi"] | None = option(
+        None, flags=["--feautre-extractor"], hidden=True, help="the checkpoint knows it"
+    )
+    slide: bool = option(
+        False, help="windows of --imgsz over the image at its own size, instead of the whole"
+    )
+    overlap: float = option(1 / 3, ge=0, lt=0.95, help="share of a window that the next covers")
+    flip: bool = option(False, help="average with the mirrored image")
+    scales: list[float] = option([1.0], help="average over these sizes, e.g. 0.75 1 1.25")
+    opacity: float = option(0.55, ge=0, le=1, help="of the classes' colours in the overlay")
+
+    @field_validator("scales")
+    @classmethod
+    def _positive(cls, value: list[float]) -> list[float]:
+        if not value or not all(0.1 <= scale <= 8 for scale in value):
+            raise ValueError("scales are factors from 0.1 to 8")
+        return value
+
+
+class InferSegmentationImage(PredictOptions, SegmentationOutput):
+    """Segment images: a file, a folder or a glob."""
+
+    out_dir: Path = option(
+        Path("inference_results_segmentation"), help="sub-folder of outputs/ for the results"
+    )
+
+
+class InferSegmentationVideo(VideoOptions, SegmentationOutput):
+    """Segment a video file, a camera or a network stream."""
+
+    out_dir: Path = option(
+        Path("inference_results_video"), help="sub-folder of outputs/ for the results"
+    )
