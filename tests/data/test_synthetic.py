@@ -71,8 +71,8 @@ def test_complete_is_left_and_incomplete_redrawn(tmp_path):
     assert len(list((tmp_path / "train" / "labels").iterdir())) == 2
 
 
-def test_boxes_bound_the_drawn_shape():
-    """Two scenes of the same random stream differ by the shapes alone where boxes are."""
+def test_scenes_are_valid():
+    """Boxes are inside the image and of a size one can see; moving frames test their rims."""
     for seed in range(8):
         scene = draw_scene(Size(200, 170), np.random.default_rng(seed))
         assert scene.image.shape == (170, 200, 3) and scene.image.dtype == np.uint8
