@@ -1,4 +1,4 @@
-"""Detect objects in images: python infer_det_image.py --model outputs/img_det/best_model.pth --input X."""
+"""Detect objects in images: infer_det_image.py --model best_model.pth --input X (see --help)."""
 
 from src.detection.infer import main_image
 

@@ -1,4 +1,4 @@
-"""Detect objects in a video: python infer_det_video.py --model outputs/img_det/best_model.pth --input X."""
+"""Detect objects in a video: infer_det_video.py --model best_model.pth --input X (see --help)."""
 
 from src.detection.infer import main_video
 

@@ -50,6 +50,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
 def evaluate_detection(options: EvaluateOptions, out_dir: Path) -> dict[str, Any]:
     """COCO's figures, VOC's AP50 (11-point and area), PR curves and a confusion matrix."""
+    import numpy as np
     import torch
 
     from src.core.files import require_writable, write_json
@@ -68,7 +69,7 @@ def evaluate_detection(options: EvaluateOptions, out_dir: Path) -> dict[str, Any
     dataset = validate(BoxDataset, load_yaml(options.config), str(options.config))
     trained = restore_detector(options.model, DetectionOutput(config=options.config), options.imgsz)
     records, faults = read_split(dataset, options.split, options.data_root)
-    quick_check({options.split: records}, faults)
+    quick_check({options.split: records}, faults, dataset.names)
     device = torch.device(choose_device(options.device))
     loader = valid_loader(
         records,
@@ -85,14 +86,32 @@ def evaluate_detection(options: EvaluateOptions, out_dir: Path) -> dict[str, Any
         "images": len(records),
         "image_size": list(trained.image_size),
         "resize": trained.resize,
-        **scores.as_dict(),
+        **scores.to_plain(),
     }
     write_json(out_dir / "results.json", results)
-    plot_pr_curves(scores.recall, scores.precision, out_dir / "pr_curves.png")
-    plot_confusion(scores.confusion, scores.confusion_names, out_dir / "confusion_matrix.png")
-    log.info("%s", scores.table())
+    plot_pr_curves(np.linspace(0, 1, 101), scores.precision, out_dir / "pr_curves.png")
+    assert scores.confusion is not None
+    matrix_names = ["background", *scores.classes]
+    plot_confusion(scores.confusion, matrix_names, out_dir / "confusion_matrix.png")
+    log.info("%s", table(results))
     log.info("results.json, pr_curves.png and confusion_matrix.png are in %s", out_dir)
     return results
+
+
+def table(results: dict[str, Any]) -> str:
+    """The headline figures and those of each class, as lines for the terminal."""
+    names = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR100")
+    names += ("voc_mAP50_11point", "voc_mAP50_area")
+    lines = [f"  {name:<20}{_figure(results[name])}" for name in names]
+    lines += [f"  {'class':<20}{'AP':>6}{'AP50':>8}"]
+    for name, pair in results["per_class"].items():
+        values = (pair["AP"], pair["AP50"]) if pair else (None, None)
+        lines.append(f"  {name[:19]:<20}{_figure(values[0])}{_figure(values[1]):>8}")
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "     -" if value is None else f"{value:6.3f}"
 
 
 if __name__ == "__main__":

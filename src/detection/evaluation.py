@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
 from src.core.structures import Detections
 from src.data.loaders import Batch
 from src.data.records import BoxRecord
-from src.engine.distributed import gather_objects
+from src.engine.distributed import gather_objects, is_main
 from src.engine.progress import Progress
-from src.metrics.detection import BoxTruth, DetectionMetric, DetectionScores
+from src.metrics.boxes import BoxTruth
+from src.metrics.detection import DetectionMetric, DetectionScores
 from src.predict.results import rescale_detections
 
 if TYPE_CHECKING:
@@ -72,21 +72,12 @@ def evaluate(
     Every process calls it with its share as ``loader``; the main one gets the scores, the others
     None. full: VOC's AP50, precision-recall curves and the confusion matrix as well.
     """
-    from src.engine.distributed import is_main
-
-    shares = gather_objects(
-        {k: _arrays(v) for k, v in predict_split(model, loader, device).items()}
-    )
+    found = predict_split(model, loader, device)
+    metric = DetectionMetric(classes)
+    indices = sorted(found)
+    metric.update([found[i] for i in indices], [truth_of(records[i]) for i in indices])
+    metric.merge(gather_objects(metric.results))
     if not is_main():
         return None
-    found = {index: arrays for share in shares for index, arrays in share.items()}
-    assert len(found) == len(records), "every image is evaluated once"
-    metric = DetectionMetric(list(classes))
-    for index, record in enumerate(records):
-        boxes, scores, labels = (torch.from_numpy(array) for array in found[index])
-        metric.update([Detections(boxes=boxes, scores=scores, labels=labels)], [truth_of(record)])
+    assert len(metric.results) == len(records), "every image is evaluated once"
     return metric.compute(full=full)
-
-
-def _arrays(result: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return result["boxes"].numpy(), result["scores"].numpy(), result["labels"].numpy()

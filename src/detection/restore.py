@@ -50,7 +50,6 @@ def restore_detector(
         feature_extractor=content["backbone"]["feature_extractor"],
         channels=config["pyramid_channels"],
         nms=config["nms"],
-        quiet=True,
     )
     state = model.backbone.adapt_state_dict(content["model"], "backbone.")
     load_weights(model, {**content, "model": state}, path)

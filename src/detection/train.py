@@ -50,7 +50,7 @@ def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
         records[split], found = read_split(options.dataset, split, options.data_root)
         faults += found
     if not options.skip_check:
-        quick_check(records, faults)
+        quick_check(records, faults, options.dataset.names)
     if options.dataset.DIFFICULT == "skip":
         records["train"] = [select(record, ~record.difficult) for record in records["train"]]
     names = options.dataset.names
