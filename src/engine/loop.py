@@ -135,16 +135,8 @@ class _Run:
         return self.history
 
     def _announce(self) -> None:
-        counts = [p.numel() for p in self.job.model.parameters()]
-        trained = sum(p.numel() for p in self.job.model.parameters() if p.requires_grad)
-        log.info(
-            "training %.2f of %.2f million parameters on %s%s, %d steps an epoch",
-            trained / 1e6,
-            sum(counts) / 1e6,
-            self.device,
-            f" and {world() - 1} more" if world() > 1 else "",
-            self.steps_per_epoch,
-        )
+        more = f" and {world() - 1} more" if world() > 1 else ""
+        log.info("training on %s%s, %d steps an epoch", self.device, more, self.steps_per_epoch)
 
     def _train_epoch(self) -> dict[str, float]:
         """Train the batches that are left of an epoch; the row of its history."""
@@ -259,7 +251,8 @@ class _Run:
         best = self.history.add({**row, **metrics}, value)
         self.saver.metrics = metrics
         self.at = Position(epoch=self.at.epoch + 1)
-        if best:
+        undecided = self.history.best_epoch is None and self.at.epoch == self.options.epochs
+        if best or undecided:  # undecided: the metric was never there, e.g. no truth to validate on
             self.saver.save_best(self.at.epoch)
         self.saver.save_last(self.at)
         if is_main():

@@ -208,3 +208,11 @@ def test_head_alone_is_saved_and_resumed(tmp_path):
     torch.nn.init.ones_(other.model.backbone.norm.bias)
     with pytest.raises(UserError, match="other backbone weights"):
         fit(other)
+
+
+def test_metric_that_never_comes_still_leaves_a_model(tmp_path):
+    job = toy_job(tmp_path, {"epochs": 2})
+    job.validate = lambda model: {}
+    history = fit(job)
+    assert history.best_epoch is None
+    assert load_checkpoint(tmp_path / "best_model.pth")["epoch"] == 2
