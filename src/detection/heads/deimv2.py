@@ -73,33 +73,33 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
             f"--head deimv2 needs transformers 5.23 or newer, and scipy ({error}): "
             "pip install 'transformers>=5.23' scipy; or use --head retinanet"
         ) from None
-    unused: dict[str, Any] = dict(
-        stem_channels=[3, 4, 4],
-        stage_in_channels=[4, 4, 4, 4],
-        stage_mid_channels=[4, 4, 4, 4],
-        stage_out_channels=[4, 4, 4, 4],
-        stage_num_blocks=[1, 1, 1, 1],
-        stage_numb_of_layers=[1, 1, 1, 1],
-        out_indices=[2, 3, 4],
-    )
-    measures: dict[str, Any] = dict(
-        backbone_config=HGNetV2Config(**unused),
-        num_labels=num_labels,
-        initializer_bias_prior_prob=0.01,
-        encoder_hidden_dim=channels,
-        encoder_in_channels=[channels] * LEVELS,
-        encoder_ffn_dim=2 * channels,
-        encoder_has_trailing_conv=False,
-        feat_strides=strides,
-        num_queries=QUERIES,
-        d_model=channels,
-        decoder_in_channels=[channels] * LEVELS,
-        decoder_ffn_dim=2 * channels,
-        decoder_layers=4,
-        decoder_n_points=[3, 6, 3],
-        depth_mult=0.34,
-        hidden_expansion=0.34,
-    )
+    unused: dict[str, Any] = {
+        "stem_channels": [3, 4, 4],
+        "stage_in_channels": [4, 4, 4, 4],
+        "stage_mid_channels": [4, 4, 4, 4],
+        "stage_out_channels": [4, 4, 4, 4],
+        "stage_num_blocks": [1, 1, 1, 1],
+        "stage_numb_of_layers": [1, 1, 1, 1],
+        "out_indices": [2, 3, 4],
+    }
+    measures: dict[str, Any] = {
+        "backbone_config": HGNetV2Config(**unused),
+        "num_labels": num_labels,
+        "initializer_bias_prior_prob": 0.01,
+        "encoder_hidden_dim": channels,
+        "encoder_in_channels": [channels] * LEVELS,
+        "encoder_ffn_dim": 2 * channels,
+        "encoder_has_trailing_conv": False,
+        "feat_strides": strides,
+        "num_queries": QUERIES,
+        "d_model": channels,
+        "decoder_in_channels": [channels] * LEVELS,
+        "decoder_ffn_dim": 2 * channels,
+        "decoder_layers": 4,
+        "decoder_n_points": [3, 6, 3],
+        "depth_mult": 0.34,
+        "hidden_expansion": 0.34,
+    }
     model = Deimv2ForObjectDetection(Deimv2Config(**measures))
     model.model.conv_encoder = Handover()
     return model
