@@ -1,0 +1,92 @@
+"""Configuration: YAML and flags, all mistakes at once, with the place and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pytest
+from pydantic import Field
+
+from src.core import cli
+from src.core.config import CommandSettings, Settings, load_yaml, option
+from src.core.errors import UserError
+
+
+class Data(Settings):
+    """A data set."""
+
+    CLASSES: list[str]
+    ROOT: Path = Field(Path())
+
+
+class Train(CommandSettings):
+    """Train something."""
+
+    dataset_class: ClassVar[type[Settings] | None] = Data
+    config: Path = option(Path("x.yaml"), help="YAML")
+    lr: float = option(1e-4, gt=0, flags=["-lr"], help="rate")
+    imgsz: list[int] = option([640, 640], help="size")
+    weights: str = option("none", flags=["--weight"], help="weights")
+    head: Literal["ssd", "fcos"] = option("ssd", help="head")
+    fine_tune: bool = option(False, help="all of it")
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    def write(text: str) -> str:
+        path = tmp_path / "data.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_flags_win_over_the_yaml_and_that_over_defaults(yaml_file):
+    config = yaml_file("CLASSES: [a]\nTRAIN: {lr: 1e-3, head: fcos}\n")
+    settings = cli.parse(Train, ["--config", config, "--head", "ssd", "--weight", "w.pth"])
+    assert (settings.lr, settings.head, settings.weights) == (1e-3, "ssd", "w.pth")
+    assert settings.imgsz == [640, 640]
+    assert settings.dataset.CLASSES == ["a"]
+
+
+def test_all_mistakes_come_at_once_with_their_places(yaml_file):
+    config = yaml_file("CLASSE: [a]\nTRAIN: {lrr: 3}\n")
+    with pytest.raises(UserError) as error:
+        cli.parse(Train, ["--config", config, "-lr", "-1", "--head", "sdd"])
+    message = str(error.value)
+    assert "CLASSE: unknown key (did you mean 'CLASSES'?)" in message
+    assert "CLASSES: is required" in message
+    assert "lrr: unknown key (did you mean 'lr'?)" in message
+    assert "--lr: lr: Input should be greater than 0" in message
+    assert "'ssd' or 'fcos'" in message
+
+
+def test_unknown_flag_suggests(yaml_file):
+    with pytest.raises(UserError, match=r"--fine-tun \(did you mean '--fine-tune'\?\)"):
+        cli.parse(Train, ["--config", yaml_file("CLASSES: [a]"), "--fine-tun"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "is not valid YAML"), ("- a", "must hold a mapping"), ("", "CLASSES: is required")],
+)
+def test_bad_files_are_one_message(yaml_file, text, message):
+    with pytest.raises(UserError, match=message):
+        cli.parse(Train, ["--config", yaml_file(text)])
+
+
+def test_missing_file_names_its_neighbours(yaml_file):
+    config = yaml_file("CLASSES: [a]")
+    with pytest.raises(UserError, match=r"did you mean 'data.yaml'"):
+        load_yaml(config.replace("data.yaml", "date.yaml"))
+
+
+def test_run_prints_one_message_and_exits(capsys):
+    def fail() -> None:
+        raise UserError("no cat\nin the bag")
+
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(fail)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "error: no cat\nin the bag\n"
