@@ -94,11 +94,17 @@ def image_size_of(path: str | Path) -> Size:
 
 def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
     """Write uint8 [H, W, 3] RGB atomically; the suffix says the format (.jpg, .png)."""
-    bgr = np.ascontiguousarray(image[..., ::-1])
-    done, content = cv2.imencode(Path(path).suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert done, path
+    content = encode_image(image, Path(path).suffix, quality)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.tobytes())
+        temporary.write_bytes(content)
+
+
+def encode_image(image: np.ndarray, suffix: str, quality: int = 92) -> bytes:
+    """uint8 [H, W, 3] RGB as the bytes of a file with this suffix."""
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    done, content = cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done, suffix
+    return bytes(content)
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

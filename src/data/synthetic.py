@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from src.core import cli
-from src.core.files import require_writable, write_json, write_text
+from src.core.files import require_writable, write_json
 from src.core.structures import Size
-from src.data.images import write_image
+from src.data.images import encode_image
 from src.data.settings import DrawDemo
 
 log = logging.getLogger(__name__)
@@ -66,15 +66,19 @@ def draw_dataset(folder: str | Path, train: int = 480, valid: int = 96, seed: in
     log.info("drawing %d + %d pictures into %s", train, valid, folder)
     marker.unlink(missing_ok=True)
     for split_number, (split, count) in enumerate((("train", train), ("valid", valid))):
+        for kind in ("images", "labels"):
+            require_writable(folder / split / kind)
         _remove_old(folder / split)
         for index in range(count):
             rng = np.random.default_rng((seed, split_number, index))
             size = Size(int(rng.integers(160, 257)), int(rng.integers(160, 257)))
             scene = draw_scene(size, rng)
             stem = f"{split}_{index:05d}"
-            write_image(folder / split / "images" / f"{stem}.jpg", scene.image)
+            # Plain writes: the marker is what makes the set whole, and a sync a file is slow.
+            jpeg = encode_image(scene.image, ".jpg")
+            (folder / split / "images" / f"{stem}.jpg").write_bytes(jpeg)
             xml = voc_xml(f"{stem}.jpg", size, scene.boxes, scene.labels, NAMES)
-            write_text(folder / split / "labels" / f"{stem}.xml", xml)
+            (folder / split / "labels" / f"{stem}.xml").write_text(xml, encoding="utf-8")
     write_json(marker, wanted)
     return folder
 
