@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 FLAT_LIMIT = 50_000
 HNSW_LIMIT = 500_000
 IVF_LIMIT = 3_000_000
-HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 24, 80, 96
+HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 16, 40, 96
 
 
 def require_faiss() -> Any:
@@ -61,9 +61,9 @@ def choose_kind(count: int, dim: int) -> tuple[Kind, str]:
 
 
 def _cells(count: int) -> int:
-    """Cells of an inverted file: about 4 sqrt(n), with at least 39 vectors for each to learn
+    """Cells of an inverted file: about 2 sqrt(n), with at least 39 vectors for each to learn
     from (faiss's rule)."""
-    return max(1, min(round(4 * math.sqrt(count)), count // 39))
+    return max(1, min(round(2 * math.sqrt(count)), count // 39))
 
 
 class VectorIndex:
