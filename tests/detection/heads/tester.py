@@ -37,6 +37,8 @@ class HeadTester:
     channels = 32
     overfit_steps = 25
     overfit_share = 0.6
+    learn_steps = 250
+    learn_share = 0.3
     overfit_lr = 3e-3
 
     def build(self, model: str, feature_extractor: str, **options: object) -> Detector:
@@ -176,7 +178,7 @@ class HeadTester:
 
     @pytest.mark.slow
     def test_finds_what_it_has_learnt(self):
-        detector = self.overfit(250, 0.3).eval()
+        detector = self.overfit(self.learn_steps, self.learn_share).eval()
         images, targets = self.batch()
         with torch.inference_mode():
             answers = detector(images)
