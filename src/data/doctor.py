@@ -53,6 +53,14 @@ def quick_check(
             if earlier != split:
                 detail = f"the image is in {earlier} and in {split}"
                 faults.append(Fault(f"duplicate of {earlier}", record.image, detail, "warning"))
+    return settle(faults)
+
+
+def settle(faults: list[Fault]) -> list[Fault]:
+    """Log what was repaired or is doubtful, a line a kind; the faults again.
+
+    Raises UserError with the list when there is an "error" among them.
+    """
     errors = [fault for fault in faults if fault.severity == "error"]
     if errors:
         count = f"{len(errors)} faults" if len(errors) > 1 else "a fault"

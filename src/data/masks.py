@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from src.core.errors import UserError
+from src.core.files import atomic_path
 from src.core.structures import IGNORE, Size
 from src.data.images import image_size_of, is_image, natural_key
 from src.data.mask_settings import Colour, MaskDataset
@@ -279,6 +280,18 @@ def voc_palette() -> tuple[int, ...]:
                 colour[channel] |= (index >> 3 * bit + channel & 1) << 7 - bit
         flat += colour
     return tuple(flat)
+
+
+def write_mask(path: str | Path, mask: np.ndarray, colours: np.ndarray) -> None:
+    """Write uint8 [H, W] as a palette PNG, atomically: the bytes are the class indices.
+
+    colours: uint8 [256, 3], what a viewer shows.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8)).convert("L")
+    picture = Image.frombytes("P", picture.size, picture.tobytes())
+    picture.putpalette(colours.astype(np.uint8).tobytes())
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def count_pixels(records: Iterable[MaskRecord], reader: MaskReader, workers: int = 4) -> np.ndarray:

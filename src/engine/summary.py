@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 log = logging.getLogger(__name__)
+
+
+def describe(options: Any, task: str, names: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint must carry beside the weights, so that inference needs nothing else.
+
+    options: those of the task's training command (head, model_name, feature_extractor,
+    fine_tune, imgsz, resize); names: the classes.
+    """
+    return {
+        "task": task,
+        "head": options.head,
+        "backbone": {
+            "name": options.model_name,
+            "feature_extractor": options.feature_extractor,
+            "fine_tuned": options.fine_tune,
+        },
+        "image_size": list(options.imgsz),
+        "resize": options.resize,
+        "classes": list(names),
+        "config": options.model_dump(mode="json", exclude={"resume", "overwrite"}),
+    }
 
 
 def say_size(model: nn.Module) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from src.core.structures import Detections
 from src.data.images import list_images, read_image, write_image
 from src.predict.predictor import Predictor, Prepared
 from src.predict.progress import Progress
-from src.predict.results import DetectionReport, DrawDetections
+from src.predict.results import DetectionReport, DrawDetections, Report
 from src.predict.threads import Ahead, stop_all
 
 log = logging.getLogger(__name__)
@@ -183,12 +183,23 @@ def run_images(
     threshold: float,
     show: bool = False,
 ) -> int:
-    """Run on a file, a folder or a glob; annotated pictures and result files go to ``out_dir``.
+    """``report_images`` for a detector.
 
     draw: ``visualise.draw.draw_detections``; names: by label, names[0] the background;
-    threshold: least score that is drawn and written. A picture that cannot be read is logged
-    and the rest goes on. After Ctrl-C the files hold what was done. Returns the exit code: 0,
-    or 1 when a picture could not be read. Raises UserError.
+    threshold: least score that is drawn and written.
+    """
+    report = DetectionReport(draw, names, threshold)
+    return report_images(predictor, source, out_dir, report, show=show)
+
+
+def report_images(
+    predictor: Predictor, source: str, out_dir: str | Path, report: Report, *, show: bool = False
+) -> int:
+    """Run on a file, a folder or a glob; annotated pictures and result files go to ``out_dir``.
+
+    A picture that cannot be read is logged and the rest goes on. After Ctrl-C the files hold
+    what was done. Returns the exit code: 0, or 1 when a picture could not be read. Raises
+    UserError.
     """
     paths = list_images(source)
     out_dir = require_writable(out_dir)
@@ -199,7 +210,6 @@ def run_images(
             f"the results would overwrite the pictures in {out_dir}; choose another --out-dir"
         )
     window = Window("Results") if show else None
-    report = DetectionReport(draw, names, threshold)
     run = _ImageRun(predictor, paths, outputs, report, window)
     with one_cv2_thread(predictor):
         try:
@@ -216,10 +226,10 @@ class _ImageRun:
 
     def __init__(
         self,
-        predictor: Predictor[Detections],
+        predictor: Predictor,
         paths: list[Path],
         outputs: list[Path],
-        report: DetectionReport,
+        report: Report,
         window: Window | None,
     ) -> None:
         self.predictor, self.paths, self.outputs = predictor, paths, outputs
@@ -259,7 +269,7 @@ class _ImageRun:
                 if self.window is not None:
                     self.window.close()
 
-    def _add(self, index: int, image: np.ndarray, result: Detections) -> np.ndarray:
+    def _add(self, index: int, image: np.ndarray, result: Any) -> np.ndarray:
         info = {
             "id": index + 1,
             "file_name": str(self.paths[index]),

@@ -56,7 +56,9 @@ class Predictor(Generic[R]):
     model: takes a list of uint8 tensors [3, H, W] of mixed sizes (it normalises and pads by
     itself) and answers one result for each (a tensor, or dicts, lists, tuples of them), in the
     pixels of the tensor handed in. image_size, resize: what ``data.images.resize`` takes.
-    postprocess(result, geometry): puts a result (on the CPU) into original pixels.
+    postprocess(result, geometry): puts a result (on the CPU) into original pixels; on_device
+    does a part of that before the download (a map of classes instead of a score for each).
+    resize None: the model gets images as they are.
     precision: "32", "16" or "bf16" run under autocast (weights stay float32, so that boxes are
     decoded in float32); auto = 16 on CUDA, 32 on the CPU. The model is moved and put in eval
     mode. Raises UserError for a device or precision that is not there.
@@ -66,20 +68,22 @@ class Predictor(Generic[R]):
         self,
         model: nn.Module,
         image_size: Size,
-        resize: ResizeMode,
+        resize: ResizeMode | None,
         *,
         device: Literal["auto", "cpu", "cuda"] | str = "auto",
         precision: Literal["auto", "32", "16", "bf16"] = "auto",
         batch: int = 4,
         postprocess: Callable[[Any, Geometry], Any] = rescale_detections,
+        on_device: Callable[[Any, Geometry], Any] | None = None,
     ) -> None:
         assert batch >= 1
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.image_size = Size(*image_size)
-        self.resize: ResizeMode = resize
+        self.resize: ResizeMode | None = resize
         self.batch = batch
         self._postprocess = postprocess
+        self._on_device = on_device
         self.model = model.eval().to(self.device)
         if self.on_cuda:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,7 +103,10 @@ class Predictor(Generic[R]):
         resized, geometries = [], []
         for image in images:
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-            small, geometry = data_images.resize(image, self.image_size, self.resize)
+            own = Size(image.shape[1], image.shape[0])
+            small, geometry = image, Geometry(own, own)
+            if self.resize is not None:
+                small, geometry = data_images.resize(image, self.image_size, self.resize)
             resized.append(small)
             geometries.append(geometry)
         total = sum(small.size for small in resized)
@@ -122,6 +129,11 @@ class Predictor(Generic[R]):
                 pixels = batch.pixels.to(self.device, non_blocking=True)
                 results = self.model(batch.views(pixels))
                 assert len(results) == len(batch), "one result for each image"
+                if self._on_device is not None:
+                    results = [
+                        self._on_device(one, geometry)
+                        for one, geometry in zip(results, batch.geometries)
+                    ]
                 if not self.on_cuda:
                     return Pending(list(results), batch.geometries)
                 fill = _start_download(list(results))

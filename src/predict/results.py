@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -69,12 +69,36 @@ class _Entry:
     rows: np.ndarray
 
 
+class Report(Protocol):
+    """Draws and gathers the results of a task while a run goes on."""
+
+    files: str  # names of the result files, for the log
+
+    def __len__(self) -> int:
+        """Images or frames that were added."""
+        ...
+
+    def add(self, image: np.ndarray, result: Any, info: dict[str, Any]) -> np.ndarray:
+        """Keep a result of an image (uint8 [H, W, 3]); returns the annotated copy.
+
+        info: ``id``, ``file_name``, for pictures ``output`` (the name of the copy), for video
+        ``frame`` and ``seconds``.
+        """
+        ...
+
+    def write(self, folder: str | Path) -> None:
+        """Write the result files for what was added so far (called at any time)."""
+        ...
+
+
 class DetectionReport:
     """Draws and gathers detections, and writes ``detections.json``, ``.csv``, ``images.json``.
 
     Rows are held as float32 arrays (24 bytes a detection) until ``write``, which may be called
     at any time: each file is whole, and right for what was added so far.
     """
+
+    files = "detections.json, detections.csv"
 
     def __init__(self, draw: DrawDetections, names: Sequence[str], threshold: float) -> None:
         self._draw = draw

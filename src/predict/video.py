@@ -23,7 +23,7 @@ from src.predict.capture import Frame, VideoReader
 from src.predict.images import Window, no_interrupt, one_cv2_thread
 from src.predict.predictor import Predictor, Prepared
 from src.predict.progress import Progress
-from src.predict.results import DetectionReport, DrawDetections
+from src.predict.results import DetectionReport, DrawDetections, Report
 from src.predict.threads import Ahead, Stopwatch, stop_all
 
 log = logging.getLogger(__name__)
@@ -215,14 +215,33 @@ def run_video(
     max_frames: int | None = None,
     batch: int | None = None,
 ) -> int:
-    """Run on a video file, camera or stream; ``<name>.mp4`` and result files go to ``out_dir``.
+    """``report_video`` for a detector.
 
     draw: ``visualise.draw.draw_detections``; names: by label, names[0] the background;
-    threshold: least score that is drawn and written; batch: frames the model takes at once
-    (default: the predictor's; live sources: 1, and frames it has no time for are left out).
-    After Ctrl-C, or q in the window, the video and the files hold what was done. image_id in
-    the result files is the frame's number, from 0. Returns the exit code: 0, or 1 when the file
-    breaks off. Raises UserError.
+    threshold: least score that is drawn and written.
+    """
+    report = DetectionReport(draw, names, threshold)
+    return report_video(
+        predictor, source, out_dir, report, show=show, max_frames=max_frames, batch=batch
+    )
+
+
+def report_video(
+    predictor: Predictor,
+    source: str,
+    out_dir: str | Path,
+    report: Report,
+    *,
+    show: bool = False,
+    max_frames: int | None = None,
+    batch: int | None = None,
+) -> int:
+    """Run on a video file, camera or stream; ``<name>.mp4`` and result files go to ``out_dir``.
+
+    batch: frames the model takes at once (default: the predictor's; live sources: 1, and frames
+    it has no time for are left out). After Ctrl-C, or q in the window, the video and the files
+    hold what was done. image_id in the result files is the frame's number, from 0. Returns the
+    exit code: 0, or 1 when the file breaks off. Raises UserError.
     """
     window = Window("Results") if show else None
     reader = VideoReader(source)
@@ -230,7 +249,6 @@ def run_video(
     path = out_dir / f"{reader.name}.mp4"
     if path.exists() and Path(source).exists() and path.samefile(source):
         raise UserError(f"the result would overwrite {source}; choose another --out-dir")
-    report = DetectionReport(draw, names, threshold)
     run = _VideoRun(predictor, reader, report, window)
     with one_cv2_thread(predictor):
         run.go(path, max_frames, 1 if reader.live else batch or predictor.batch)
@@ -243,9 +261,9 @@ class _VideoRun:
 
     def __init__(
         self,
-        predictor: Predictor[Detections],
+        predictor: Predictor,
         reader: VideoReader,
-        report: DetectionReport,
+        report: Report,
         window: Window | None,
     ) -> None:
         self.predictor, self.reader = predictor, reader
@@ -295,7 +313,7 @@ class _VideoRun:
 
     def _draw_all(
         self,
-        results: Iterable[tuple[list[Frame], list[Detections]]],
+        results: Iterable[tuple[list[Frame], list[Any]]],
         writer: VideoWriter,
         total: int | None,
     ) -> None:
@@ -347,7 +365,7 @@ class _VideoRun:
             count / max(self.seconds, 1e-9),
             count / max(busy, 1e-9),
         )
-        log.info("results are in %s: %s, detections.json, detections.csv", path.parent, path.name)
+        log.info("results are in %s: %s, %s", path.parent, path.name, self.report.files)
         if self.reader.fault is not None:
             log.error("%s", self.reader.fault)
             return 1

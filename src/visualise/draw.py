@@ -10,6 +10,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from src.core.structures import IGNORE
+
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -158,6 +160,41 @@ def draw_detections(
         text = name if scores is None else f"{name} {float(scores[i]):.2f}"
         _draw_label(canvas, text, box, colour(label), style)
     return canvas
+
+
+def colour_table(classes: int, colours: Sequence[tuple[int, int, int]] | None = None) -> np.ndarray:
+    """uint8 [256, 3]: the colour of each class index (those given, else ``colour``'s, from 1 so
+    that none is black), grey for what has no class."""
+    table = np.full((256, 3), 128, np.uint8)
+    given = list(colours) if colours else [colour(index + 1) for index in range(classes)]
+    table[: min(classes, 256)] = np.array(given[:256], np.uint8).reshape(-1, 3)[:classes]
+    return table
+
+
+def draw_classes(
+    image: np.ndarray, mask: np.ndarray, colours: np.ndarray, opacity: float = 0.55
+) -> np.ndarray:
+    """The image (uint8 [H, W, 3]) under the colours of its classes.
+
+    mask: uint8 [H, W] class indices; colours: uint8 [256, 3] (``colour_table``). A class that is
+    black there (a background) leaves the image as it is.
+    """
+    tint = colours[mask]
+    mixed = cv2.addWeighted(image, 1 - opacity, tint, opacity, 0)
+    plain = ~colours.any(axis=1)[mask]
+    mixed[plain] = image[plain]
+    return mixed
+
+
+def draw_errors(prediction: np.ndarray, truth: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The image in grey with wrong pixels red, right ones green, those without a class plain.
+
+    prediction, truth: uint8 [H, W] class indices; truth 255 where there is no class.
+    """
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    tint = np.where((prediction == truth)[..., None], (40, 160, 70), (230, 40, 50))
+    mixed = cv2.addWeighted(grey, 0.45, tint.astype(np.uint8), 0.55, 0)
+    return np.where((truth == IGNORE)[..., None], grey, mixed)
 
 
 def contact_sheet(

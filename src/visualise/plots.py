@@ -75,6 +75,20 @@ def plot_history(
     _save(figure, path)
 
 
+def plot_columns(
+    rows: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+    path: str | Path,
+    title: str,
+    ylabel: str,
+) -> None:
+    """``plot_history`` of those of the names that some row (an epoch) has; else nothing."""
+    there = [name for name in names if any(name in row for row in rows)]
+    if there:
+        columns = {name: [row.get(name, np.nan) for row in rows] for name in there}
+        plot_history(columns, path, title, ylabel)
+
+
 def plot_pr_curves(
     recall: np.ndarray, precision: Mapping[str, np.ndarray], path: str | Path
 ) -> None:

@@ -1,0 +1,94 @@
+"""A trained model from its checkpoint alone, checked against what the user says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from torch import nn
+
+from src.core.config import load_yaml
+from src.core.errors import UserError
+from src.core.structures import ResizeMode, Size
+from src.engine.checkpoint import load_checkpoint, load_weights
+
+if TYPE_CHECKING:
+    from src.predict.settings import IdentityOptions
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass
+class Trained(Generic[M]):
+    """A model in eval mode with all that inference needs; names: its classes."""
+
+    model: M
+    names: list[str]
+    image_size: Size
+    resize: ResizeMode
+    checkpoint: dict[str, Any]
+
+
+def restore(
+    path: Path,
+    task: str,
+    build: Callable[[dict[str, Any]], M],
+    identity: IdentityOptions | None = None,
+    imgsz: Sequence[int] | None = None,
+    *,
+    classes_key: str = "CLASSES",
+) -> Trained[M]:
+    """Rebuild the model of a checkpoint; needs nothing else.
+
+    build: the checkpoint's content -> the model with any weights, through the bundled hub, its
+    backbone as ``model.backbone``. identity: what the user says of it (--model-name, --head,
+    --config): a contradiction is a UserError that names both sides. imgsz: width and height
+    instead of those of training. classes_key: the key of the class names in ``--config``.
+    """
+    content = load_checkpoint(path, task)
+    if identity is not None:
+        check_identity(content, identity, path, classes_key)
+    model = build(content)
+    backbone: Any = model.backbone
+    state = backbone.adapt_state_dict(content["model"], "backbone.")
+    load_weights(model, {**content, "model": state}, path)
+    size = Size(imgsz[0], imgsz[-1]) if imgsz else Size(*content["image_size"])
+    return Trained(model.eval(), content["classes"], size, content["resize"], content)
+
+
+def check_identity(
+    content: dict[str, Any], identity: IdentityOptions, path: Path, classes_key: str = "CLASSES"
+) -> None:
+    """UserError when --model-name, --head or the classes of --config contradict the checkpoint."""
+    faults = []
+    for flag, given, found in (
+        ("--model-name", identity.model_name, content["backbone"]["name"]),
+        ("--head", identity.head, content["head"]),
+    ):
+        if given is not None and given != found:
+            faults.append(f"{flag} says {given}, the checkpoint has {found}")
+    if identity.config is not None:
+        named = load_yaml(identity.config).get(classes_key)
+        known = content["classes"]
+        background = ["__background__"]
+        if isinstance(named, list) and known[:1] == background != named[:1]:
+            named = background + named
+        if named != known:
+            faults.append(
+                f"--config {identity.config} has the classes {_short(named)}, "
+                f"the checkpoint has {_short(known)}"
+            )
+    if faults:
+        raise UserError(
+            f"{path}: {'; '.join(faults)}. Leave the flag out (the checkpoint knows), or give the "
+            "checkpoint that you mean"
+        )
+
+
+def _short(names: Any) -> str:
+    if not isinstance(names, list):
+        return "(none)"
+    plain = [str(name) for name in names if name != "__background__"]
+    return f"{len(plain)}: {', '.join(plain[:6])}{', ...' if len(plain) > 6 else ''}"

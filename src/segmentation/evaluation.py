@@ -1,0 +1,99 @@
+"""Running a segmenter over a split and scoring it in the original images' pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.core.structures import Geometry
+from src.data.images import read_image, write_image
+from src.data.loaders import Batch
+from src.data.masks import MaskReader, MaskRecord
+from src.engine.distributed import gather_objects, is_main
+from src.engine.progress import Progress
+from src.metrics.segmentation import SegmentationMetric, SegmentationScores
+from src.segmentation.heads.base import upsample
+from src.visualise.draw import contact_sheet, draw_classes, draw_errors
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+Maps = dict[int, np.ndarray]  # by position in the record list: uint8 [H, W] class indices
+
+
+def class_map(logits: Tensor, geometry: Geometry) -> Tensor:
+    """Logits [C, h, w] of a resized image -> uint8 [H, W] in the pixels of the original."""
+    size = (geometry.original.height, geometry.original.width)
+    return upsample(logits[None], size)[0].argmax(dim=0).to(torch.uint8)
+
+
+def evaluate(
+    model: nn.Module,
+    loader: DataLoader[Batch],
+    names: Sequence[str],
+    device: torch.device,
+    *,
+    boundary: bool = False,
+    keep: Collection[int] = (),
+) -> tuple[SegmentationScores | None, Maps]:
+    """Score ``model`` over all of the loader's records once, whatever the number of processes.
+
+    Every process calls it with its share as ``loader``; the main one gets the scores (the others
+    None), and the maps of those records in ``keep`` that it has seen itself. boundary: with the
+    boundary F-score.
+    """
+    metric = SegmentationMetric(names, boundary)
+    kept: Maps = {}
+    progress = Progress("evaluation", len(loader))
+    with torch.inference_mode():
+        for batch in loader:
+            truths = [target["mask"].numpy() for target in batch.targets]
+            results = model([image.to(device) for image in batch.image_list()])
+            for index, geometry, logits, truth in zip(
+                batch.indices, batch.geometries, results, truths
+            ):
+                found = class_map(logits, geometry).cpu().numpy()
+                metric.update(found, truth)
+                if index in keep:
+                    kept[index] = found
+            progress.advance(len(batch.indices))
+    progress.close()
+    mine, *others = gather_objects(metric.state())
+    if not is_main():
+        return None, {}
+    for state in others:
+        metric.merge(state)
+    return metric.compute(), kept
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """``wanted`` indices, evenly spread over ``count``."""
+    return np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist()
+
+
+def draw_maps(
+    maps: Maps,
+    records: Sequence[MaskRecord],
+    reader: MaskReader,
+    colours: np.ndarray,
+    path: Path,
+) -> None:
+    """A picture with a row for each map: image, truth, prediction, error."""
+    cells, captions = [], []
+    for index in sorted(maps):
+        image, truth = read_image(records[index].image), reader.read(records[index].mask)
+        cells += [
+            image,
+            draw_classes(image, truth, colours, 0.75),
+            draw_classes(image, maps[index], colours, 0.75),
+            draw_errors(maps[index], truth, image),
+        ]
+        right = np.mean((maps[index] == truth)[truth < len(reader.dataset.names)] * 100)
+        captions += [records[index].id, "truth", "prediction", f"{right:.1f} % right"]
+    if cells:
+        write_image(path, contact_sheet(cells, 4, captions, cell=320))

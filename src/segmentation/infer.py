@@ -1,0 +1,89 @@
+"""``infer_seg_image.py`` and ``infer_seg_video.py``: a checkpoint on images, or on a video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.segmentation.settings import InferSegmentationImage, InferSegmentationVideo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from src.predict.predictor import Predictor
+    from src.segmentation.results import SegmentationReport
+
+
+def main_image(argv: Sequence[str] | None = None) -> None:
+    """The command line of ``infer_seg_image.py``."""
+    from src.core import cli
+
+    cli.run(lambda: infer_images(cli.parse(InferSegmentationImage, argv, "infer_seg_image.py")))
+
+
+def main_video(argv: Sequence[str] | None = None) -> None:
+    """The command line of ``infer_seg_video.py``."""
+    from src.core import cli
+
+    cli.run(lambda: infer_video(cli.parse(InferSegmentationVideo, argv, "infer_seg_video.py")))
+
+
+def load_predictor(
+    options: InferSegmentationImage | InferSegmentationVideo, folder: Path
+) -> tuple[Predictor[Tensor], SegmentationReport]:
+    """The predictor of ``--model`` (class maps uint8 [H, W] in original pixels) and the report
+    that writes to ``folder``; UserError for what does not fit."""
+    from src.predict.predictor import Predictor
+    from src.segmentation.evaluation import class_map
+    from src.segmentation.inference import Averaged
+    from src.segmentation.restore import restore_segmenter
+    from src.segmentation.results import SegmentationReport
+
+    trained = restore_segmenter(options.model, options, options.imgsz)
+    model: Any = trained.model
+    if options.slide or options.flip or options.scales != [1.0]:
+        window = trained.image_size if options.slide else None
+        model = Averaged(
+            model, window, options.overlap, options.flip, options.scales, options.batch
+        )
+    predictor: Predictor[Tensor] = Predictor(
+        model,
+        trained.image_size,
+        None if options.slide else trained.resize,
+        device=options.device,
+        precision=options.precision,
+        batch=1 if options.slide else options.batch,
+        on_device=class_map,
+        postprocess=lambda result, geometry: result,
+    )
+    dataset = trained.checkpoint["config"]["dataset"]
+    colours = dataset["VIS_LABEL_MAP"] or dataset["LABEL_COLORS_LIST"]
+    return predictor, SegmentationReport(folder, trained.names, colours, options.opacity)
+
+
+def infer_images(options: InferSegmentationImage) -> int:
+    """Overlays, index PNGs and segments.json; the exit code."""
+    from src.core.paths import output_folder
+    from src.predict.images import report_images
+
+    folder = output_folder(options.out_dir)
+    predictor, report = load_predictor(options, folder)
+    return report_images(predictor, options.input, folder, report, show=options.show)
+
+
+def infer_video(options: InferSegmentationVideo) -> int:
+    """A video with overlays, and segments.json; the exit code."""
+    from src.core.paths import output_folder
+    from src.predict.video import report_video
+
+    folder = output_folder(options.out_dir)
+    predictor, report = load_predictor(options, folder)
+    return report_video(
+        predictor,
+        options.input,
+        folder,
+        report,
+        show=options.show,
+        max_frames=options.max_frames,
+    )

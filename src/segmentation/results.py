@@ -1,0 +1,61 @@
+"""What inference writes: overlays, index PNGs, and the share of each class.
+
+``segments.json``: ``classes`` (names by index) and ``images``, one an image or frame: id,
+file_name, width, height, ``mask`` (the PNG beside it, whose bytes are class indices; pictures
+only), and ``shares``: name -> share of the image's pixels, those that occur, largest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from src.core.files import write_json
+from src.data.masks import write_mask
+from src.visualise.draw import colour_table, draw_classes
+
+
+class SegmentationReport:
+    """Draws and gathers class maps (``predict.results.Report``); masks go to ``folder``.
+
+    colours: [R, G, B] of each class, or None; opacity: of the colours in the overlay.
+    """
+
+    files = "segments.json"
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        colours: Sequence[tuple[int, int, int]] | None,
+        opacity: float = 0.55,
+    ) -> None:
+        self.folder, self.names, self.opacity = folder, list(names), opacity
+        self.colours = colour_table(len(self.names), colours)
+        self._images: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def add(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> np.ndarray:
+        """Keep a class map uint8 [H, W] of an image of that size; the overlay."""
+        mask = result.numpy()
+        entry = {**info, "width": mask.shape[1], "height": mask.shape[0]}
+        if "output" in info:
+            name = str(info["output"])
+            entry["mask"] = f"{Path(name).stem}{Path(name).suffix.replace('.', '_')}_mask.png"
+            write_mask(self.folder / entry["mask"], mask, self.colours)
+        counts = np.bincount(mask.reshape(-1), minlength=len(self.names))
+        order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+        entry["shares"] = {self.names[i]: round(float(counts[i] / mask.size), 6) for i in order}
+        self._images.append(entry)
+        return draw_classes(image, mask, self.colours, self.opacity)
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``segments.json``."""
+        content = {"classes": self.names, "images": self._images}
+        write_json(Path(folder) / self.files, content)

@@ -1,0 +1,225 @@
+"""``train_segmentation.py``: from images and masks to a trained segmenter in outputs/<out-dir>/."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.segmentation.settings import TrainSegmentation
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from src.data.loaders import Batch, BatchLoader
+    from src.data.masks import MaskReader, MaskRecord
+    from src.engine.history import History
+    from src.segmentation.segmenter import Segmenter
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    from src.core import cli
+
+    cli.run(lambda: train(cli.parse(TrainSegmentation, argv, "train_segmentation.py")) and None)
+
+
+def train(options: TrainSegmentation) -> History:
+    """Train as the options say; UserError for anything the user can mend."""
+    import torch
+
+    from src.core.paths import output_folder
+    from src.data.masks import MaskReader
+    from src.engine.distributed import choose_device
+    from src.engine.job import Job
+    from src.engine.loop import fit, seed_everything
+    from src.engine.run_folder import check_run_folder
+    from src.engine.summary import describe, say_size
+
+    run_dir = output_folder(options.out_dir)
+    check_run_folder(run_dir, resume=options.resume, overwrite=options.overwrite)
+    records = read_data(options)
+    reader = MaskReader(options.dataset)
+    training, validation = build_loaders(options, records, reader)
+    if options.save_samples:
+        draw_samples(options, training, run_dir / "samples.png")
+    weights = choose_weights(options, records["train"], reader)
+    seed_everything(options.seed)
+    model = build_model(options, weights)
+    say_size(model)
+    device = torch.device(choose_device(options.device))
+    validate = Validation(options, run_dir, validation, records["valid"], reader, device)
+
+    def loss(wrapped: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        return wrapped(batch.image_list(), batch.targets)
+
+    history = fit(
+        Job(
+            options=options,
+            run_dir=run_dir,
+            model=model,
+            train_loader=training,
+            loss=loss,
+            validate=validate,
+            best_metric="mIoU",
+            eval_every=options.eval_every,
+            describe=describe(options, "segmentation", options.dataset.names),
+            hooks=[lambda history: plot(history, run_dir)],
+        )
+    )
+    log.info(
+        "the run is in %s: best_model.pth, last_model.pth, history.csv, valid_preds/, *.png",
+        run_dir,
+    )
+    return history
+
+
+def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
+    """Both splits, paired by stem and checked."""
+    from src.data.doctor import settle
+    from src.data.masks import check_masks, read_mask_split, split_folders
+
+    records, faults = {}, []
+    flags = {
+        "train": (options.train_images, options.train_masks),
+        "valid": (options.valid_images, options.valid_masks),
+    }
+    for split, (images, masks) in flags.items():
+        folders = split_folders(options.dataset, split, options.data_root, images, masks)
+        records[split], found = read_mask_split(options.dataset, folders)
+        faults += found
+        if not options.skip_check:
+            faults += check_masks(records[split], split)
+    if not options.skip_check:
+        settle(faults)
+    names = options.dataset.names
+    log.info(
+        "%d training images, %d validation images, %d classes: %s",
+        len(records["train"]),
+        len(records["valid"]),
+        len(names),
+        ", ".join(names[:8]) + (", ..." if len(names) > 8 else ""),
+    )
+    return records
+
+
+def build_loaders(
+    options: TrainSegmentation, records: dict[str, list[MaskRecord]], reader: MaskReader
+) -> tuple[BatchLoader, BatchLoader]:
+    """This process's share of training and validation."""
+    from src.core.structures import Size
+    from src.data.loaders import train_loader, valid_loader
+    from src.data.mask_transforms import MaskTransform
+    from src.engine.distributed import rank, world
+
+    size = Size(*options.imgsz)
+    share = {"rank": rank(), "world": world(), "workers": options.workers}
+    training = train_loader(
+        records["train"],
+        MaskTransform(reader, size, options.resize, options.augment),
+        batch=options.batch,
+        seed=options.seed,
+        **share,
+    )
+    validation = valid_loader(
+        records["valid"],
+        MaskTransform(reader, size, options.resize, training=False),
+        batch=max(1, options.batch // world()),
+        **share,
+    )
+    return training, validation
+
+
+def choose_weights(
+    options: TrainSegmentation, records: list[MaskRecord], reader: MaskReader
+) -> list[float] | None:
+    """Class weights of the cross-entropy: the YAML's, else as --class-weights says."""
+    from src.data.masks import balanced_weights, count_pixels
+
+    weights = options.dataset.CLASS_WEIGHTS
+    if weights is None and options.class_weights == "balanced":
+        log.info("counting the pixels of %d training masks", len(records))
+        weights = balanced_weights(count_pixels(records, reader)[:-1])
+    if weights is not None:
+        pairs = zip(options.dataset.names, weights)
+        log.info("class weights: %s", ", ".join(f"{name} {w:.2f}" for name, w in pairs))
+    return weights
+
+
+def build_model(options: TrainSegmentation, weights: list[float] | None) -> Segmenter:
+    """The segmenter that the options name, with its loss."""
+    from src.segmentation.losses import PixelLoss
+    from src.segmentation.model import build_segmenter
+
+    return build_segmenter(
+        options.model_name,
+        len(options.dataset.names),
+        head=options.head,
+        weights=options.weights,
+        hub=options.hub,
+        repo_dir=options.repo_dir,
+        feature_extractor=options.feature_extractor,
+        fine_tune=options.fine_tune,
+        channels=options.head_channels,
+        criterion=PixelLoss(options.loss, weights),
+    )
+
+
+class Validation:
+    """Scores the model on the validation split and draws some of it, epoch by epoch."""
+
+    def __init__(
+        self,
+        options: TrainSegmentation,
+        run_dir: Path,
+        loader: BatchLoader,
+        records: list[MaskRecord],
+        reader: MaskReader,
+        device: torch.device,
+    ) -> None:
+        from src.segmentation.evaluation import spread
+        from src.visualise.draw import colour_table
+
+        dataset = options.dataset
+        self.names = dataset.names
+        self.folder = run_dir / "valid_preds"
+        self.loader, self.records, self.reader, self.device = loader, records, reader, device
+        self.keep = set(spread(len(records), options.pictures))
+        self.colours = colour_table(len(dataset.names), dataset.colours)
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        from src.segmentation.evaluation import draw_maps, evaluate
+
+        scores, maps = evaluate(model, self.loader, self.names, self.device, keep=self.keep)
+        if scores is None:
+            return {}
+        path = self.folder / "latest.jpg"
+        draw_maps(maps, self.records, self.reader, self.colours, path)
+        log.info("%s", scores.table())
+        return scores.flat()
+
+
+def plot(history: History, run_dir: Path) -> None:
+    """loss.png and iou.png after every epoch; the latest validation pictures get their number."""
+    from src.visualise.plots import plot_columns
+
+    losses = [name for name in history.columns() if name.startswith("loss")]
+    plot_columns(history.rows, losses, run_dir / "loss.png", "Training loss", "loss")
+    scores = ["mIoU", "pixel_accuracy", "mean_accuracy"]
+    plot_columns(history.rows, scores, run_dir / "iou.png", "Validation", "share")
+    latest = run_dir / "valid_preds" / "latest.jpg"
+    if latest.exists():
+        latest.replace(latest.with_name(f"epoch_{int(history.last['epoch']):03d}.jpg"))
+
+
+def draw_samples(options: TrainSegmentation, loader: BatchLoader, path: Path) -> None:
+    """A picture of the first training batch as the model gets it, under its masks."""
+    from src.visualise.draw import colour_table, draw_classes
+    from src.visualise.samples import save_samples
+
+    colours = colour_table(len(options.dataset.names), options.dataset.colours)
+    save_samples(loader, lambda image, target: draw_classes(image, target["mask"], colours), path)

@@ -1,0 +1,34 @@
+"""Training samples as the model gets them, as one picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.data.images import write_image
+from src.visualise.draw import contact_sheet
+
+log = logging.getLogger(__name__)
+
+MOST = 16
+
+
+def save_samples(
+    loader: Any, draw: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray], path: Path
+) -> None:
+    """The first training batch. draw: (image uint8 [H, W, 3], its target) -> a picture."""
+    loader.set_epoch(0)
+    batch = next(iter(loader))
+    drawn = [
+        draw(
+            image.permute(1, 2, 0).contiguous().numpy(),
+            {name: value.numpy() for name, value in target.items()},
+        )
+        for image, target in zip(batch.image_list()[:MOST], batch.targets)
+    ]
+    write_image(path, contact_sheet(drawn, columns=4))
+    log.info("transformed samples are in %s", path)
