@@ -1,0 +1,1 @@
+"""Speed and comparisons, each a command: ``python -m benchmarks.X``; never a timed test."""
