@@ -40,19 +40,18 @@ def retrieval_scores(
     """Rank the gallery [N, D] for each query [M, D] by inner product (unit vectors: cosine).
 
     labels: integers [M] and [N]; leave_one_out: queries and gallery are the same rows, and no
-    query finds itself. Equal scores are put in a fixed random order, so that neither the best
-    nor the worst case of a tie counts.
+    query finds itself. Equal scores are put in a random order (seeded, another for each query),
+    so that neither the best nor the worst case of a tie counts.
     """
-    shuffle = np.random.default_rng(0).permutation(len(gallery))
-    ranked, labels = gallery[shuffle], gallery_labels[shuffle]
+    rng = np.random.default_rng(0)
     sums = _Sums(ks)
     for start in range(0, len(queries), block):
         rows = np.arange(start, min(start + block, len(queries)))
-        scores = queries[rows] @ ranked.T
+        scores = queries[rows] @ gallery.T
         if leave_one_out:
-            scores[shuffle[None] == rows[:, None]] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")
-        relevant = labels[order] == query_labels[rows][:, None]
+            scores[np.arange(len(rows)), rows] = -np.inf
+        order = np.lexsort((rng.random(scores.shape, np.float32), -scores))
+        relevant = gallery_labels[order] == query_labels[rows][:, None]
         sums.add(relevant[:, :-1] if leave_one_out else relevant)
     return sums.scores()
 
