@@ -36,7 +36,7 @@ def heat_overlay(
 def mark_point(image: np.ndarray, x: float, y: float) -> np.ndarray:
     """A copy with a ring around the point, visible on light and on dark ground."""
     canvas = image.copy()
-    radius = max(4, round(min(image.shape[:2]) / 40))
+    radius = max(6, round(min(image.shape[:2]) / 30))
     centre = (round(x), round(y))
     cv2.circle(canvas, centre, radius, (0, 0, 0), 4, cv2.LINE_AA)
     cv2.circle(canvas, centre, radius, (255, 255, 255), 2, cv2.LINE_AA)

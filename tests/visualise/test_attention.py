@@ -45,20 +45,14 @@ def test_attention_equals_an_explicit_softmax_and_the_blocks_own_output(name):
             if "attn" in key and "norm" not in key:
                 value.copy_(torch.randn_like(value) * 0.1)
     blocks = list(backbone.hub_model.blocks)
-    inputs, outputs, handles = [], [], []
+    inputs, outputs = [], []
+
+    def remember(module, args, kwargs, output):
+        inputs.append((args[0], kwargs.get("rope")))
+        outputs.append(output)
+
     for block in blocks:
-        handles.append(
-            block.attn.register_forward_hook(
-                lambda m, args, kwargs, out: (
-                    (
-                        inputs.append((args[0], kwargs.get("rope"))),
-                        outputs.append(out),
-                    )[0:0]
-                    or None
-                ),
-                with_kwargs=True,
-            )
-        )
+        block.attn.register_forward_hook(remember, with_kwargs=True)
     side = SIDE[name]
     image = torch.randint(0, 256, (3, side, side + 2 * backbone.size_divisor), dtype=torch.uint8)
     with torch.inference_mode():

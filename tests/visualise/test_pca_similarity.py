@@ -30,11 +30,11 @@ def run(*words) -> int:
     return end.value.code
 
 
-def drawn(seed: int, width: int = 96, height: int = 64) -> np.ndarray:
+def drawn(seed: int, width: int = 96, height: int = 64, noise: float = 12) -> np.ndarray:
     rng = np.random.default_rng(seed)
     image = np.full((height, width, 3), (60, 110, 70), np.uint8)
     image[16:48, 16:48] = (220, 80, 40)
-    return np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+    return np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
 
 
 def test_axes_are_those_of_an_svd():
@@ -85,7 +85,7 @@ def test_one_projection_for_all_and_one_for_each(tmp_path):
 
 
 def test_a_video_does_not_flicker(tmp_path):
-    frames = [drawn(i) for i in range(6)]
+    frames = [drawn(i, noise=2) for i in range(6)]
     frames[3] = np.roll(frames[3], 24, axis=1)  # another picture: its own fit would change
     writer = VideoWriter(tmp_path / "v.mp4", Size(96, 64), Fraction(10))
     for frame in frames:
@@ -96,7 +96,7 @@ def test_a_video_does_not_flicker(tmp_path):
     assert len(pictures) == 6
     maps = [p[:, p.shape[1] // 2 :].astype(float) for p in pictures]
     still = [np.abs(maps[i] - maps[0]).mean() for i in (1, 2, 4, 5)]
-    assert max(still) < 25 < np.abs(maps[3] - maps[0]).mean()
+    assert max(still) < 15 < np.abs(maps[3] - maps[0]).mean()
 
 
 def test_cosines_and_the_patch_of_a_point():
@@ -115,7 +115,7 @@ def test_similarity_of_a_drawn_object(tmp_path):
     write_image(tmp_path / "a.png", drawn(0))
     words = ["similarity", *VIT, "-i", tmp_path / "a.png", "--at", "30,30"]
     assert run(*words, "--out-dir", tmp_path / "out") == 0
-    heat = read_image(tmp_path / "out" / "a_similarity.png")[:64, -104:].astype(float).sum(-1)
+    heat = read_image(tmp_path / "out" / "a_similarity.png")[8:72, 148:244].astype(float).sum(-1)
     assert heat[28:40, 40:50].mean() > 1.5 * heat[50:62, 70:95].mean()
     assert run(*words, "--out-dir", tmp_path / "two", "--reference", tmp_path / "a.png") == 0
     assert (tmp_path / "two" / "a_similarity.png").is_file()
