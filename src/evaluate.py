@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from src.core.config import CommandSettings, load_yaml, option, validate
+from src.core.config import CommandSettings, Settings, load_yaml, option, validate
 
 log = logging.getLogger(__name__)
+
+D = TypeVar("D", bound=Settings)
 
 
 class EvaluateOptions(CommandSettings):
@@ -43,7 +45,10 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from src.core.registry import Registry
     from src.engine.checkpoint import load_checkpoint
 
-    evaluators = Registry("task of a checkpoint", {"detection": evaluate_detection})
+    evaluators = Registry(
+        "task of a checkpoint",
+        {"detection": evaluate_detection, "segmentation": evaluate_segmentation},
+    )
     task = load_checkpoint(options.model)["task"]
     return evaluators[task](options, output_folder(options.out_dir))
 
@@ -66,7 +71,7 @@ def evaluate_detection(options: EvaluateOptions, out_dir: Path) -> dict[str, Any
     from src.visualise.plots import plot_confusion, plot_pr_curves
 
     require_writable(out_dir)
-    dataset = validate(BoxDataset, load_yaml(options.config), str(options.config))
+    dataset = read_dataset(BoxDataset, options.config)
     trained = restore_detector(options.model, DetectionOutput(config=options.config), options.imgsz)
     records, faults = read_split(dataset, options.split, options.data_root)
     quick_check({options.split: records}, faults, dataset.names)
@@ -79,15 +84,7 @@ def evaluate_detection(options: EvaluateOptions, out_dir: Path) -> dict[str, Any
     )
     scores = score(trained.model.to(device), loader, records, trained.names, device, full=True)
     assert scores is not None
-    results = {
-        "model": str(options.model),
-        "config": str(options.config),
-        "split": options.split,
-        "images": len(records),
-        "image_size": list(trained.image_size),
-        "resize": trained.resize,
-        **scores.to_plain(),
-    }
+    results = {**header(options, trained, len(records)), **scores.to_plain()}
     write_json(out_dir / "results.json", results)
     plot_pr_curves(np.linspace(0, 1, 101), scores.precision, out_dir / "pr_curves.png")
     assert scores.confusion is not None
@@ -96,6 +93,65 @@ def evaluate_detection(options: EvaluateOptions, out_dir: Path) -> dict[str, Any
     log.info("%s", table(results))
     log.info("results.json, pr_curves.png and confusion_matrix.png are in %s", out_dir)
     return results
+
+
+def evaluate_segmentation(options: EvaluateOptions, out_dir: Path) -> dict[str, Any]:
+    """mIoU, pixel accuracy, boundary F, the figures of each class and a confusion matrix."""
+    import torch
+
+    from src.core.files import require_writable, write_json
+    from src.data.doctor import settle
+    from src.data.loaders import valid_loader
+    from src.data.mask_settings import MaskDataset
+    from src.data.mask_transforms import MaskTransform
+    from src.data.masks import MaskReader, check_masks, read_mask_split, split_folders
+    from src.engine.distributed import choose_device
+    from src.predict.settings import IdentityOptions
+    from src.segmentation.evaluation import evaluate as score
+    from src.segmentation.restore import restore_segmenter
+    from src.visualise.plots import plot_confusion
+
+    require_writable(out_dir)
+    dataset = read_dataset(MaskDataset, options.config)
+    identity = IdentityOptions(config=options.config)
+    trained = restore_segmenter(options.model, identity, options.imgsz)
+    folders = split_folders(dataset, options.split, options.data_root)
+    records, faults = read_mask_split(dataset, folders)
+    settle([*faults, *check_masks(records, options.split)])
+    device = torch.device(choose_device(options.device))
+    loader = valid_loader(
+        records,
+        MaskTransform(MaskReader(dataset), trained.image_size, trained.resize, training=False),
+        batch=options.batch,
+        workers=options.workers,
+    )
+    scores, _ = score(trained.model.to(device), loader, trained.names, device, boundary=True)
+    assert scores is not None
+    results = {**header(options, trained, len(records)), **scores.as_dict()}
+    write_json(out_dir / "results.json", results)
+    plot_confusion(scores.confusion, scores.names, out_dir / "confusion_matrix.png")
+    log.info("%s", scores.table())
+    log.info("results.json and confusion_matrix.png are in %s", out_dir)
+    return results
+
+
+def read_dataset(kind: type[D], path: Path) -> D:
+    """The dataset part of a YAML (its TRAIN mapping holds flags of the training command)."""
+    content = load_yaml(path)
+    content.pop("TRAIN", None)
+    return validate(kind, content, str(path))
+
+
+def header(options: EvaluateOptions, trained: Any, images: int) -> dict[str, Any]:
+    """What was evaluated, on what; trained: a ``predict.restore.Trained``."""
+    return {
+        "model": str(options.model),
+        "config": str(options.config),
+        "split": options.split,
+        "images": images,
+        "image_size": list(trained.image_size),
+        "resize": trained.resize,
+    }
 
 
 def table(results: dict[str, Any]) -> str:

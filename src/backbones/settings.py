@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from src.core.config import CommandSettings, option
 
@@ -34,3 +34,8 @@ class BackboneOptions(CommandSettings):
         help="the last feature map only, or a pyramid made of several",
     )
     fine_tune: bool = option(False, help="train the backbone too; without it, it stays frozen")
+
+    def backbone_arguments(self) -> dict[str, Any]:
+        """What the model builders of the tasks hand on to ``build_backbone``, but its name."""
+        names = ("weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
+        return {name: getattr(self, name) for name in names}

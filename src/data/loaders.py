@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -250,6 +250,39 @@ def valid_loader(
     batches = OrderedBatches(len(records), batch, rank, world)
     samples = Samples(records, transform, seed=0)
     return BatchLoader(samples, batches, useful_workers(workers, world))
+
+
+def split_loaders(
+    records: Mapping[str, Sequence[Any]],
+    training: Transform,
+    validation: Transform,
+    *,
+    batch: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+) -> tuple[BatchLoader, BatchLoader]:
+    """The loaders of records["train"] and records["valid"]; ``batch`` over all processes."""
+    return (
+        train_loader(
+            records["train"],
+            training,
+            batch=batch,
+            workers=workers,
+            seed=seed,
+            rank=rank,
+            world=world,
+        ),
+        valid_loader(
+            records["valid"],
+            validation,
+            batch=max(1, batch // world),
+            workers=workers,
+            rank=rank,
+            world=world,
+        ),
+    )
 
 
 def useful_workers(workers: int, world: int = 1) -> int:

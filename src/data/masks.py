@@ -164,7 +164,8 @@ class MaskReader:
     def classes(self, pixels: np.ndarray, palette: list[int] | None, path: Path) -> np.ndarray:
         """Stored pixels [H, W] or [H, W, 3] (and a palette, flat) -> class indices."""
         if self.dataset.MASK_FORMAT == "binary":
-            return (pixels.reshape(*pixels.shape[:2], -1) > 0).any(axis=2).astype(np.uint8)
+            layers = pixels.reshape(*pixels.shape[:2], -1)
+            return np.asarray(layers.max(axis=2) > 0, np.uint8)
         if pixels.ndim == 3:
             if self.dataset.MASK_FORMAT == "index":
                 if (pixels != pixels[..., :1]).any():

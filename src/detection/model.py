@@ -106,31 +106,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def command() -> None:
         options = parse(DetectionModelSummary, argv, prog="python -m src.detection.model")
-        import torch
-        from torchinfo import summary
+        from src.engine.summary import summarise
 
-        width, height = options.imgsz
         detector = build_detector(
             options.model_name,
             options.num_classes,
             head=options.head,
-            weights=options.weights,
-            hub=options.hub,
-            repo_dir=options.repo_dir,
-            feature_extractor=options.feature_extractor,
-            fine_tune=options.fine_tune,
+            **options.backbone_arguments(),
             channels=options.pyramid_channels,
-        ).eval()
-        with torch.inference_mode():
-            text = summary(
-                detector,
-                input_data=[torch.zeros(1, 3, height, width)],
-                col_names=("input_size", "output_size", "num_params", "mult_adds"),
-                row_settings=("var_names",),
-                depth=4,
-                verbose=0,
-            )
-        log.info("%s", text)
+        )
+        log.info("%s", summarise(detector, *options.imgsz))
 
     run(command)
 

@@ -26,6 +26,11 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
+def model_loss(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    """``Job.loss`` of a model that answers losses for (images, targets)."""
+    return model(batch.image_list(), batch.targets)
+
+
 @dataclass
 class Job:
     """What ``loop.fit`` is to do.

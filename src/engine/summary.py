@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,17 @@ def describe(options: Any, task: str, names: Sequence[str]) -> dict[str, Any]:
         "classes": list(names),
         "config": options.model_dump(mode="json", exclude={"resume", "overwrite"}),
     }
+
+
+def say_data(records: Mapping[str, Sequence[Any]], names: Sequence[str]) -> None:
+    """Log one line on the sizes of the splits and the classes."""
+    log.info(
+        "%d training images, %d validation images, %d classes: %s",
+        len(records["train"]),
+        len(records["valid"]),
+        len(names),
+        ", ".join(names[:8]) + (", ..." if len(names) > 8 else ""),
+    )
 
 
 def say_size(model: nn.Module) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -50,12 +52,25 @@ def restore(
     content = load_checkpoint(path, task)
     if identity is not None:
         check_identity(content, identity, path, classes_key)
-    model = build(content)
+    with _no_word_on_weights():
+        model = build(content)
     backbone: Any = model.backbone
     state = backbone.adapt_state_dict(content["model"], "backbone.")
     load_weights(model, {**content, "model": state}, path)
     size = Size(imgsz[0], imgsz[-1]) if imgsz else Size(*content["image_size"])
     return Trained(model.eval(), content["classes"], size, content["resize"], content)
+
+
+@contextmanager
+def _no_word_on_weights() -> Iterator[None]:
+    """That a backbone is built with random weights is no news when its own come next."""
+    hub = logging.getLogger("src.backbones.hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(before)
 
 
 def check_identity(

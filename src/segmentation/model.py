@@ -66,11 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             options.model_name,
             options.num_classes,
             head=options.head,
-            weights=options.weights,
-            hub=options.hub,
-            repo_dir=options.repo_dir,
-            feature_extractor=options.feature_extractor,
-            fine_tune=options.fine_tune,
+            **options.backbone_arguments(),
             channels=options.head_channels,
         )
         log.info("%s", summarise(model, *options.imgsz))

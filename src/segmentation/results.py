@@ -37,6 +37,7 @@ class SegmentationReport:
         self.folder, self.names, self.opacity = folder, list(names), opacity
         self.colours = colour_table(len(self.names), colours)
         self._images: list[dict[str, Any]] = []
+        self._taken: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -46,14 +47,21 @@ class SegmentationReport:
         mask = result.numpy()
         entry = {**info, "width": mask.shape[1], "height": mask.shape[0]}
         if "output" in info:
-            name = str(info["output"])
-            entry["mask"] = f"{Path(name).stem}{Path(name).suffix.replace('.', '_')}_mask.png"
+            entry["mask"] = self._mask_name(str(info["output"]))
             write_mask(self.folder / entry["mask"], mask, self.colours)
         counts = np.bincount(mask.reshape(-1), minlength=len(self.names))
         order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
         entry["shares"] = {self.names[i]: round(float(counts[i] / mask.size), 6) for i in order}
         self._images.append(entry)
         return draw_classes(image, mask, self.colours, self.opacity)
+
+    def _mask_name(self, output: str) -> str:
+        """``masks/<stem>.png``; for a second output of that stem its whole name comes in."""
+        name = f"masks/{Path(output).stem}.png"
+        if name.casefold() in self._taken:
+            name = f"masks/{output}.png"
+        self._taken.add(name.casefold())
+        return name
 
     def write(self, folder: str | Path) -> None:
         """Write ``segments.json``."""

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from src.data.loaders import Batch, BatchLoader
+    from src.data.loaders import BatchLoader
     from src.data.masks import MaskReader, MaskRecord
+    from src.data.records import Split
     from src.engine.history import History
     from src.segmentation.segmenter import Segmenter
 
@@ -35,7 +36,7 @@ def train(options: TrainSegmentation) -> History:
     from src.core.paths import output_folder
     from src.data.masks import MaskReader
     from src.engine.distributed import choose_device
-    from src.engine.job import Job
+    from src.engine.job import Job, model_loss
     from src.engine.loop import fit, seed_everything
     from src.engine.run_folder import check_run_folder
     from src.engine.summary import describe, say_size
@@ -54,16 +55,13 @@ def train(options: TrainSegmentation) -> History:
     device = torch.device(choose_device(options.device))
     validate = Validation(options, run_dir, validation, records["valid"], reader, device)
 
-    def loss(wrapped: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        return wrapped(batch.image_list(), batch.targets)
-
     history = fit(
         Job(
             options=options,
             run_dir=run_dir,
             model=model,
             train_loader=training,
-            loss=loss,
+            loss=model_loss,
             validate=validate,
             best_metric="mIoU",
             eval_every=options.eval_every,
@@ -82,9 +80,10 @@ def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
     """Both splits, paired by stem and checked."""
     from src.data.doctor import settle
     from src.data.masks import check_masks, read_mask_split, split_folders
+    from src.engine.summary import say_data
 
     records, faults = {}, []
-    flags = {
+    flags: dict[Split, tuple[Path | None, Path | None]] = {
         "train": (options.train_images, options.train_masks),
         "valid": (options.valid_images, options.valid_masks),
     }
@@ -96,14 +95,7 @@ def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
             faults += check_masks(records[split], split)
     if not options.skip_check:
         settle(faults)
-    names = options.dataset.names
-    log.info(
-        "%d training images, %d validation images, %d classes: %s",
-        len(records["train"]),
-        len(records["valid"]),
-        len(names),
-        ", ".join(names[:8]) + (", ..." if len(names) > 8 else ""),
-    )
+    say_data(records, options.dataset.names)
     return records
 
 
@@ -112,26 +104,21 @@ def build_loaders(
 ) -> tuple[BatchLoader, BatchLoader]:
     """This process's share of training and validation."""
     from src.core.structures import Size
-    from src.data.loaders import train_loader, valid_loader
+    from src.data.loaders import split_loaders
     from src.data.mask_transforms import MaskTransform
     from src.engine.distributed import rank, world
 
     size = Size(*options.imgsz)
-    share = {"rank": rank(), "world": world(), "workers": options.workers}
-    training = train_loader(
-        records["train"],
+    return split_loaders(
+        records,
         MaskTransform(reader, size, options.resize, options.augment),
-        batch=options.batch,
-        seed=options.seed,
-        **share,
-    )
-    validation = valid_loader(
-        records["valid"],
         MaskTransform(reader, size, options.resize, training=False),
-        batch=max(1, options.batch // world()),
-        **share,
+        batch=options.batch,
+        workers=options.workers,
+        seed=options.seed,
+        rank=rank(),
+        world=world(),
     )
-    return training, validation
 
 
 def choose_weights(
@@ -159,11 +146,7 @@ def build_model(options: TrainSegmentation, weights: list[float] | None) -> Segm
         options.model_name,
         len(options.dataset.names),
         head=options.head,
-        weights=options.weights,
-        hub=options.hub,
-        repo_dir=options.repo_dir,
-        feature_extractor=options.feature_extractor,
-        fine_tune=options.fine_tune,
+        **options.backbone_arguments(),
         channels=options.head_channels,
         criterion=PixelLoss(options.loss, weights),
     )

@@ -181,7 +181,7 @@ def draw_classes(
     """
     tint = colours[mask]
     mixed = cv2.addWeighted(image, 1 - opacity, tint, opacity, 0)
-    plain = ~colours.any(axis=1)[mask]
+    plain = (colours.max(axis=1) == 0)[mask]
     mixed[plain] = image[plain]
     return mixed
 

@@ -27,7 +27,7 @@ class FpnHead(SegmentationHead):
             for _ in self.pyramid.output_shape()
         )
         half = max(16, channels // 2)
-        self.double = nn.ConvTranspose2d(channels, half, 2, 2)
+        self.grow = nn.ConvTranspose2d(channels, half, 2, 2)
         fine = [(name, shape) for name, shape in shapes.items() if shape.stride == 4]
         self._fine = fine[0][0] if fine else None
         self.lateral = nn.Conv2d(fine[0][1].channels, half, 1) if fine else None
@@ -43,7 +43,7 @@ class FpnHead(SegmentationHead):
         total = levels[0]
         for level in levels[1:]:
             total = total + upsample(level, total.shape[-2:])
-        x = self.double(total)
+        x = self.grow(total)
         if self.lateral is not None and self._fine is not None:
             fine = self.lateral(maps[self._fine])
             x = x[..., : fine.shape[-2], : fine.shape[-1]] + fine
