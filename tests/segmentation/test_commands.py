@@ -1,0 +1,141 @@
+"""Train, evaluate, infer on a small drawn data set, by the commands' own functions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from src.core import cli
+from src.core.errors import UserError
+from src.data.images import read_image, write_image
+from src.data.masks import write_mask
+from src.segmentation.infer import infer_images
+from src.segmentation.settings import InferSegmentationImage, TrainSegmentation
+from src.segmentation.train import train
+
+COLOURS = [[0, 0, 0], [220, 40, 40], [40, 60, 220]]
+
+
+def draw(folder: Path, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = np.zeros((256, 3), np.uint8)
+    table[:3] = COLOURS
+    for number in range(count):
+        mask = np.zeros((64, 96), np.uint8)
+        cv2.circle(mask, (int(rng.integers(20, 45)), int(rng.integers(20, 44))), 15, 1, -1)
+        cv2.rectangle(mask, (60, 8), (int(rng.integers(75, 90)), 50), 2, -1)
+        noise = rng.integers(0, 40, (64, 96, 3)).astype(np.uint8)
+        write_image(folder / "images" / f"{number}.png", cv2.add(table[mask], noise))
+        write_mask(folder / "masks" / f"{number}.png", mask, table)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    draw(root / "train", 12, 0)
+    draw(root / "valid", 3, 1)
+    config = {
+        "DATA_ROOT": str(root),
+        "ALL_CLASSES": ["ground", "circle", "box"],
+        "LABEL_COLORS_LIST": COLOURS,
+        "VIS_LABEL_MAP": COLOURS,
+        "TRAIN": {"lr": 2e-3, "head": "conv"},
+    }
+    (root / "shapes.yaml").write_text(yaml.safe_dump(config))
+    return root
+
+
+def arguments(data: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("--config", str(data / "shapes.yaml"), "--model-name", "dinov3_convnext_atto"),
+        *("--train-images", str(data / "train/images"), "--train-masks", str(data / "train/masks")),
+        *("--valid-images", str(data / "valid/images"), "--valid-masks", str(data / "valid/masks")),
+        *("--weights", "none", "--fine-tune", "--imgsz", "96", "64", "--head-channels", "32"),
+        *("--batch", "4", "--workers", "0", "--augment", "flip", "--out-dir", str(out), *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    options = cli.parse(TrainSegmentation, arguments(data, out, "--epochs", "6", "--save-samples"))
+    history = train(options)
+    assert history.rows[-1]["mIoU"] > 0.6 and history.rows[0]["loss"] > history.rows[-1]["loss"]
+    return out
+
+
+def test_a_run_leaves_its_pictures(run: Path) -> None:
+    for name in ("best_model.pth", "last_model.pth", "loss.png", "iou.png", "samples.png"):
+        assert (run / name).is_file(), name
+    assert len(list((run / "valid_preds").iterdir())) == 6
+
+
+@pytest.mark.parametrize("more", [[], ["--slide", "--flip", "--scales", "1", "1.25"]])
+def test_images(run: Path, data: Path, tmp_path: Path, more) -> None:
+    source = data / "valid" / "images"
+    flags = ["--model", str(run / "best_model.pth"), "--input", str(source), "--batch", "2"]
+    flags += ["--out-dir", str(tmp_path), "--device", "cpu", *more]
+    assert infer_images(cli.parse(InferSegmentationImage, flags)) == 0
+    content = json.loads((tmp_path / "segments.json").read_text())
+    assert content["classes"] == ["ground", "circle", "box"] and len(content["images"]) == 3
+    for entry in content["images"]:
+        with Image.open(tmp_path / entry["mask"]) as file:
+            assert file.mode == "P"
+            mask = np.array(file)
+        truth = np.array(Image.open(data / "valid/masks" / Path(entry["file_name"]).name))
+        assert mask.shape == truth.shape and (mask == truth).mean() > 0.85
+        assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-4)
+        assert entry["shares"]["ground"] == pytest.approx((mask == 0).mean(), abs=1e-5)
+        assert read_image(tmp_path / entry["output"]).shape == (64, 96, 3)
+
+
+def test_a_contradiction_is_named(run: Path, data: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(run / "best_model.pth"), "--input", str(data), "--head", "dpt"]
+    with pytest.raises(UserError, match="--head says dpt, the checkpoint has conv"):
+        infer_images(cli.parse(InferSegmentationImage, [*flags, "--out-dir", str(tmp_path)]))
+
+
+def test_evaluate(run: Path, data: Path, tmp_path: Path) -> None:
+    from src.evaluate import EvaluateOptions, evaluate
+
+    content = yaml.safe_load((data / "shapes.yaml").read_text())
+    content |= {"VALID_IMAGES": "valid/images", "VALID_MASKS": "valid/masks"}
+    config = tmp_path / "with_folders.yaml"
+    config.write_text(yaml.safe_dump(content))
+    results = evaluate(
+        EvaluateOptions(
+            model=run / "best_model.pth", config=config, workers=0, device="cpu",
+            out_dir=tmp_path / "out",
+        )
+    )  # fmt: skip
+    best = (run / "history.csv").read_text().splitlines()
+    column = best[0].split(",").index("mIoU")
+    assert results["mIoU"] == pytest.approx(
+        max(float(r.split(",")[column]) for r in best[1:]), 1e-4
+    )
+    assert 0 < results["boundary_F"] <= 1
+    assert (tmp_path / "out" / "confusion_matrix.png").is_file()
+
+
+def test_wrong_data_stops_before_training(data: Path, tmp_path: Path) -> None:
+    options = cli.parse(TrainSegmentation, arguments(data, tmp_path / "run"))
+    with pytest.raises(UserError, match="image without mask"):
+        train(options.model_copy(update={"train_masks": data / "valid" / "masks"}))
+
+
+def test_the_tutorials_command_is_understood() -> None:
+    words = (
+        "--train-images a --train-masks b --valid-images c --valid-masks d "
+        "--config segmentation_configs/voc.yaml --weights w.pth --model-name dinov3_convnext_tiny "
+        "--epochs 50 --out-dir voc_seg --imgsz 640 640 --batch 12 --feautre-extractor last "
+        "--scheduler --scheduler-epochs 30 40"
+    )
+    options = cli.parse(TrainSegmentation, words.split())
+    assert options.feature_extractor == "last" and options.imgsz == [640, 640]
+    assert len(options.dataset.names) == 21
