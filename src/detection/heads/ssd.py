@@ -1,18 +1,15 @@
-"""SSD (https://arxiv.org/abs/1512.02325) on one map or on a pyramid.
-
-Prediction layers are depthwise separable, as in SSDLite (https://arxiv.org/abs/1801.04381); boxes
-and classes share the depthwise part.
-"""
+"""SSD (https://arxiv.org/abs/1512.02325) on one map or on a pyramid: torchvision's head."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSDHead
 
 from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid
@@ -24,34 +21,6 @@ from src.detection.heads.postprocess import suppress, take, top_per_class
 from src.detection.transform import InputTransform
 
 GROWTH = 2.2  # of the anchors' size from level to level: 16, 35, 77, 170, 375 pixels
-
-
-class SSDHead(nn.Module):
-    """Maps -> box offsets [B, A, 4] and logits [B, A, classes] (0 = background)."""
-
-    def __init__(self, channels: int, per_cell: list[int], num_classes: int) -> None:
-        super().__init__()
-        self.columns = 4 + num_classes
-        self.levels = nn.ModuleList(_predictor(channels, self.columns * n) for n in per_cell)
-
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        outputs = [layer(m).permute(0, 2, 3, 1) for layer, m in zip(self.levels, maps)]
-        rows = torch.cat([o.reshape(len(o), -1, self.columns) for o in outputs], dim=1).float()
-        return rows[..., :4], rows[..., 4:]
-
-
-def _predictor(channels: int, outputs: int) -> nn.Sequential:
-    layers = nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, outputs, 1),
-    )
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-    return layers
 
 
 def ssd_anchors(strides: list[int]) -> AnchorGrid:
@@ -96,15 +65,21 @@ class SSD(Detector):
         super().__init__(backbone, neck, num_classes, transform)
         strides = [shape.stride for shape in neck.output_shape().values()]
         self.anchors = ssd_anchors(strides)
-        self.head = SSDHead(neck.channels, self.anchors.per_cell(), num_classes)
+        per_cell = self.anchors.per_cell()
+        self.head = SSDHead([neck.channels] * len(per_cell), per_cell, num_classes)
         self.box_coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
         self.nms, self.score, self.candidates, self.limit = nms, score, candidates, limit
         self.iou, self.negatives = iou, negatives
 
+    def outputs(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Maps -> box offsets [B, A, 4] and logits [B, A, classes] (0 = background), float32."""
+        answer = self.head(maps)
+        return answer["bbox_regression"].float(), answer["cls_logits"].float()
+
     def losses(
         self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
     ) -> dict[str, Tensor]:
-        offsets, logits = self.head(maps)
+        offsets, logits = self.outputs(maps)
         return self.loss_of(offsets, logits, self.anchors(maps), targets)
 
     def loss_of(
@@ -138,7 +113,7 @@ class SSD(Detector):
         }
 
     def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
-        offsets, logits = self.head(maps)
+        offsets, logits = self.outputs(maps)
         return self.select(offsets, logits, self.anchors(maps), batch.image_sizes)
 
     def select(

@@ -19,7 +19,7 @@ class TestSSD(HeadTester):
         detector = self.build(model, feature_extractor).eval()
         x = torch.zeros(1, 3, 96, 160)
         maps = list(detector.neck(detector.backbone(x)).values())
-        offsets, logits = detector.head(maps)
+        offsets, logits = detector.outputs(maps)
         anchors = detector.anchors(maps)
         assert len(anchors) == offsets.shape[1] == logits.shape[1]
         assert sum(detector.anchors.per_level(maps)) == len(anchors)

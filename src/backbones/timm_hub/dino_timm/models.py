@@ -85,9 +85,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         )
     },
     # Small members of the families for demonstrations and tests: Meta published no weights of
-    # them. Layer scale starts larger, so that they learn from random weights.
-    "dinov3_vitt16": _v3(192, 12, 3, None, layer_scale=0.1),
-    "dinov3_convnext_atto": _next((40, 80, 160, 320), (2, 2, 6, 2), None, scale=0.1),
+    # them. Layer scale starts at 1, so that they learn from random weights.
+    "dinov3_vitt16": _v3(192, 12, 3, None, layer_scale=1.0),
+    "dinov3_convnext_atto": _next((40, 80, 160, 320), (2, 2, 6, 2), None, scale=1.0),
 }  # fmt: skip
 
 
