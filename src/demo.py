@@ -26,7 +26,7 @@ FRAME_SIZE = Size(320, 240)
 class DemoOptions(CommandSettings):
     """Draw a data set, train a small detector on it, evaluate it, annotate images and a video."""
 
-    epochs: int = option(12, ge=1, help="epochs of training")
+    epochs: int = option(7, ge=1, help="epochs of training")
     out_dir: Path = option(Path("demo"), help="sub-folder of outputs/ for everything")
     workers: int = option(2, ge=0, help="processes that load data")
 
