@@ -125,11 +125,12 @@ def report(options: BenchmarkOptions, brute: float, rows: list[list[str]], versi
 centres (cosine about 0.7 with the centre), {options.queries} queries drawn alike, the 10 nearest;
 recall@10 against brute force in float32 ({brute:.0f} queries/s by numpy, all together).
 
-    nice -n 19 python -m benchmarks.retrieval --count {options.count} --dim {options.dim}
+    python -m benchmarks.retrieval --count {options.count} --dim {options.dim} \\
+        --centres {options.centres} --queries {options.queries} --threads {options.threads}
 
 Machine: {os.cpu_count()} cores ({platform.machine()}), {options.threads} threads, faiss {version}.
-The machine was shared and the run niced (load {load:.1f} at its end): seconds and rates are those
-of a part of the two cores, take the ratios. Sizes and recalls are exact.
+Load average at its end: {load:.1f}. Where that is well above the threads of this run, other work
+shared the cores: take the ratios, not the seconds. Sizes and recalls do not depend on it.
 
 {head}
 | --- | --- | --- | --- | --- | --- |

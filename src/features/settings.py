@@ -82,3 +82,22 @@ class SimilarityOptions(FeatureOptions):
     what: Literal["cls", "patches", "cls+patches"] = option(
         "cls", help="class token, mean of the patch tokens, or both joined"
     )
+
+
+class CacheOptions(CommandSettings):
+    """Features of a frozen backbone, kept."""
+
+    cache_features: bool = option(
+        False,
+        help="with a frozen backbone: the first epoch writes its features to disk, later epochs "
+        "train the head alone",
+    )
+    cache_views: int = option(
+        1, ge=1, help="augmented views of each training image to keep (1: the plain image)"
+    )
+    cache_dtype: Literal["float32", "float16"] = option(
+        "float32", help="type of the features kept; float16 halves the disk space"
+    )
+    cache_dir: Path = option(
+        Path("feature_cache"), help="sub-folder of outputs/ for kept features, shared by runs"
+    )

@@ -46,12 +46,12 @@ def choose_kind(count: int, dim: int) -> tuple[Kind, str]:
         return "flat", f"{count} vectors ({size:.1f} MiB) are compared exactly in milliseconds"
     if count <= HNSW_LIMIT:
         return "hnsw", (
-            f"{count} vectors: a graph answers in well under a millisecond, and building it takes "
-            "minutes only; it cannot remove, deleted images are skipped instead"
+            f"{count} vectors: a search of a graph costs hardly more as it grows, and building it "
+            "takes minutes only; it cannot remove, deleted images are skipped instead"
         )
     if count <= IVF_LIMIT:
         return "ivf", (
-            f"{count} vectors: cells are built several times faster than a graph, take images in "
+            f"{count} vectors: cells are built faster than a graph, take images in "
             f"and let them go, and {size / 1024:.1f} GiB fit in memory"
         )
     return "pq", (
