@@ -132,8 +132,9 @@ def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None
     sources = {name: f"--{name.replace('_', '-')}" for name in given}
     values: dict[str, Any] = dict(given)
     if settings.dataset_class is not None:
-        path = Path(given.get("config") or settings.model_fields["config"].default)
-        content = load_yaml(path)
+        named = given.get("config") or settings.model_fields["config"].default
+        path = Path(named or "(no --config)")
+        content = load_yaml(path) if named else {}
         recipe = content.pop("TRAIN", None) or {}
         if not isinstance(recipe, dict):
             raise UserError(

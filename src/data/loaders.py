@@ -135,10 +135,21 @@ class GlobalBatches(Sampler[list[Key]]):
     the mean of their gradients is that of the global batch. Only when the last batch does not
     divide by ``world`` is it filled up, with the first images of the epoch (at most world - 1 of
     them are seen twice); on one process nothing is, and the last batch is the smaller one.
+
+    chances: [N], sum 1: images are drawn by these, with repetition, instead of once each.
     """
 
-    def __init__(self, count: int, batch: int, seed: int, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        seed: int,
+        rank: int,
+        world: int,
+        chances: np.ndarray | None = None,
+    ) -> None:
         self.count, self.batch, self.seed = count, batch, seed
+        self.chances = chances
         self.rank, self.world = rank, world
         self.epoch = 0
 
@@ -147,7 +158,10 @@ class GlobalBatches(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch = self.epoch
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.count)
+        if self.chances is not None:
+            order = rng.choice(self.count, self.count, p=self.chances)
         order = np.concatenate([order, np.resize(order, -self.count % self.world)])
         for step in range(len(self)):
             share = order[step * self.batch : (step + 1) * self.batch][self.rank :: self.world]
@@ -217,8 +231,11 @@ def train_loader(
     rank: int = 0,
     world: int = 1,
     accumulate: int = 1,
+    chances: np.ndarray | None = None,
 ) -> BatchLoader:
     """Shuffled, augmented batches; ``batch`` counts the images of all processes together.
+
+    chances: see GlobalBatches.
 
     Raises UserError when there are no records or ``batch`` does not divide by ``world``.
     """
@@ -226,7 +243,7 @@ def train_loader(
         raise UserError("the training split has no images")
     if batch % world:
         raise UserError(f"--batch {batch} does not divide among {world} processes")
-    batches = GlobalBatches(len(records), batch, seed, rank, world)
+    batches = GlobalBatches(len(records), batch, seed, rank, world, chances)
     samples = Samples(records, transform, seed)
     useful = useful_workers(workers, world)
     if useful < workers:
@@ -262,8 +279,12 @@ def split_loaders(
     seed: int,
     rank: int = 0,
     world: int = 1,
+    chances: np.ndarray | None = None,
 ) -> tuple[BatchLoader, BatchLoader]:
-    """The loaders of records["train"] and records["valid"]; ``batch`` over all processes."""
+    """The loaders of records["train"] and records["valid"]; ``batch`` over all processes.
+
+    chances: of the training images, see GlobalBatches.
+    """
     return (
         train_loader(
             records["train"],
@@ -273,6 +294,7 @@ def split_loaders(
             seed=seed,
             rank=rank,
             world=world,
+            chances=chances,
         ),
         valid_loader(
             records["valid"],

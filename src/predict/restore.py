@@ -17,7 +17,7 @@ from src.core.structures import ResizeMode, Size
 from src.engine.checkpoint import load_checkpoint, load_weights
 
 if TYPE_CHECKING:
-    from src.predict.settings import IdentityOptions
+    from src.predict.settings import KnownOptions
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -37,7 +37,7 @@ def restore(
     path: Path,
     task: str,
     build: Callable[[dict[str, Any]], M],
-    identity: IdentityOptions | None = None,
+    identity: KnownOptions | None = None,
     imgsz: Sequence[int] | None = None,
     *,
     classes_key: str = "CLASSES",
@@ -74,7 +74,7 @@ def _no_word_on_weights() -> Iterator[None]:
 
 
 def check_identity(
-    content: dict[str, Any], identity: IdentityOptions, path: Path, classes_key: str = "CLASSES"
+    content: dict[str, Any], identity: KnownOptions, path: Path, classes_key: str = "CLASSES"
 ) -> None:
     """UserError when --model-name, --head or the classes of --config contradict the checkpoint."""
     faults = []

@@ -34,11 +34,16 @@ class VideoOptions(PredictOptions):
     max_frames: int | None = option(None, ge=1, help="stop after this many frames")
 
 
-class IdentityOptions(CommandSettings):
+class KnownOptions(CommandSettings):
     """Checked against the checkpoint (it knows them; the tutorial's commands give them)."""
 
     model_name: str | None = option(None, help="backbone that the checkpoint must have")
     head: str | None = option(None, help="head that the checkpoint must have")
     config: Path | None = option(None, help="dataset YAML whose classes the checkpoint must have")
-    weights: str | None = option(None, flags=["--weight"], hidden=True, help="not needed")
     repo_dir: Path | None = option(None, hidden=True, help="not needed")
+
+
+class IdentityOptions(KnownOptions):
+    """Checked against the checkpoint (it knows them; the tutorial's commands give them)."""
+
+    weights: str | None = option(None, flags=["--weight"], hidden=True, help="not needed")

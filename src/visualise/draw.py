@@ -162,6 +162,27 @@ def draw_detections(
     return canvas
 
 
+def draw_ranking(image: np.ndarray, lines: Sequence[str], labels: Sequence[int]) -> np.ndarray:
+    """A copy of the image with lines of text in its upper left corner, one below the other.
+
+    image: uint8 [H, W, 3]; labels: the class of each line, which gives the plate its colour.
+    Lines that would leave the image are left out.
+    """
+    canvas = np.array(image, dtype=np.uint8, order="C", copy=True)
+    style = _style(*canvas.shape[:2])
+    _, scale, stroke = style
+    top = 0
+    for line, label in zip(lines, labels):
+        _, _, height, depth = _fit_text(line, canvas.shape[1], scale, stroke)
+        step = height + depth + max(2, round(4 * scale))
+        if top and top + step > canvas.shape[0]:
+            break
+        bottom = top + step + style[0] // 2  # a label stands above its box
+        _draw_label(canvas, line, (style[0] // 2, bottom, 0, 0), colour(label), style)
+        top += step
+    return canvas
+
+
 def colour_table(classes: int, colours: Sequence[tuple[int, int, int]] | None = None) -> np.ndarray:
     """uint8 [256, 3]: the colour of each class index (those given, else ``colour``'s, from 1 so
     that none is black), grey for what has no class."""

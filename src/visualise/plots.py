@@ -156,3 +156,26 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -
                 column, row, text, ha="center", va="center", color=ink, fontsize=max(5, font - 1)
             )
     _save(figure, path)
+
+
+def plot_reliability(
+    confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, ece: float, path: str | Path
+) -> None:
+    """A reliability diagram as a PNG: accuracy over confidence, against the diagonal.
+
+    confidence, accuracy: the mean of each bin [B] in [0, 1], NaN where it is empty; counts: [B]
+    predictions; ece: the expected calibration error.
+    """
+    figure, axes = _figure(6.5, 6)
+    edges = np.linspace(0, 1, len(counts) + 1)
+    known = counts > 0
+    middles, width = (edges[:-1] + edges[1:])[known] / 2, edges[1]
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1, label="calibrated")
+    axes.bar(middles, accuracy[known], width, color=_tint(2), edgecolor="white", label="accuracy")
+    axes.plot(confidence[known], accuracy[known], "o", color=_tint(1), markersize=5, label="bins")
+    share = counts[known] / max(1, counts.sum())
+    axes.bar(middles, share, width * 0.5, color="0.25", alpha=0.5, label="share of predictions")
+    axes.set(title=f"Calibration (ECE {ece:.3f})", xlabel="confidence", ylabel="accuracy")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="upper left", fontsize=9)
+    _save(figure, path)

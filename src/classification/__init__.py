@@ -1,0 +1,1 @@
+"""Image classification: a backbone, a head, one class (or several) for each image."""

@@ -1,0 +1,91 @@
+"""Heads that are fitted in one go from frozen features: k-NN and logistic regression."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.classification.classifier import Classifier
+from src.classification.heads.base import FittedHead
+from src.classification.heads.knn import KnnHead
+from src.classification.losses import stack_targets
+from src.core.config import to_yaml
+from src.core.files import write_text
+from src.engine.checkpoint import save_checkpoint
+from src.engine.distributed import choose_device
+from src.engine.history import History
+from src.engine.job import Job
+from src.engine.progress import Progress
+from src.engine.run_folder import BEST, CONFIG, claim_run_folder
+
+log = logging.getLogger(__name__)
+
+
+def fit_head(job: Job) -> History:
+    """Features of the training images, a head fitted to them, scores, best_model.pth: what
+    ``engine.loop.fit`` is to heads with gradient steps, with a history of one row."""
+    options, model = job.options, job.model
+    assert isinstance(model, Classifier) and isinstance(model.head, FittedHead)
+    assert job.validate is not None
+    claim_run_folder(job.run_dir, resume=False, overwrite=options.overwrite)
+    write_text(job.run_dir / CONFIG, to_yaml(options))
+    device = torch.device(choose_device(options.device))
+    model.to(device).eval()
+    history = History(job.run_dir, job.best_metric)
+    progress = Progress("features", len(job.train_loader))
+    vectors, targets = gather_vectors(model, job.train_loader, device, progress)
+    row = {"epoch": 1.0, "images_per_second": progress.rate, "seconds": progress.seconds}
+    progress.close()
+    model.head.fit(vectors, targets)
+    model.to(device)
+    if isinstance(model.head, KnnHead):
+        metrics = choose_k(job, model.head, len(vectors))
+    else:
+        metrics = job.validate(model)
+    assert metrics is not None
+    history.add({**row, **metrics}, metrics[job.best_metric])
+    weights = model.state_dict()
+    save_checkpoint(job.run_dir / BEST, weights, job.describe, epoch=1, metrics=metrics)
+    history.write_csv()
+    for hook in job.hooks:
+        hook(history)
+    return history
+
+
+@torch.inference_mode()
+def gather_vectors(
+    model: Classifier, loader: Any, device: torch.device, progress: Progress
+) -> tuple[Tensor, Tensor]:
+    """(features [N, D], targets [N] or [N, C]) of all of a loader's images, on the device.
+
+    loader: of images, or of their kept features.
+    """
+    vectors, targets = [], []
+    loader.set_epoch(0)
+    for batch in loader:
+        moved = batch.to(device)
+        inputs = moved.image_list()
+        features = model.features(inputs) if isinstance(inputs[0], Tensor) else inputs
+        vectors.append(torch.stack([one["vector"].float() for one in features]))
+        targets.append(stack_targets(moved.targets))
+        progress.advance(len(batch))
+    return torch.cat(vectors).clone(), torch.cat(targets).clone()
+
+
+def choose_k(job: Job, head: KnnHead, count: int) -> dict[str, float]:
+    """Evaluate each of --knn-k; the best stays. The metrics of the best, and each one's figure."""
+    assert job.validate is not None
+    wanted = sorted({min(k, count) for k in job.options.knn_k})  # type: ignore[attr-defined]
+    found = {}
+    for k in wanted:
+        head.k.fill_(k)
+        found[k] = job.validate(job.model) or {}
+    best = max(wanted, key=lambda k: found[k][job.best_metric])
+    head.k.fill_(best)
+    metrics = job.validate(job.model) or {}  # once more: its scores are those that are drawn
+    figures = {f"{job.best_metric}_k{k}": one[job.best_metric] for k, one in found.items()}
+    log.info("k-NN: %s", ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+    return {**metrics, **figures}

@@ -1,0 +1,1 @@
+"""Classification heads: what a backbone says of an image in, logits out."""

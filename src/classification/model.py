@@ -1,0 +1,69 @@
+"""Classifiers: a DINO backbone and a classification head.
+
+``python -m src.classification.model --model-name dinov3_vits16 --head layers`` prints a summary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from src.classification.classifier import Classifier
+
+log = logging.getLogger(__name__)
+
+
+def build_classifier(
+    model_name: str,
+    num_classes: int,
+    *,
+    head: str = "linear",
+    layers: int = 4,
+    multi_label: bool = False,
+    smoothing: float = 0.0,
+    **backbone: Any,
+) -> Classifier:
+    """A classifier for training or inference (see ``src.classification.classifier.Classifier``).
+
+    layers: how many of the backbone's last layers the head ``layers`` reads; smoothing: of the
+    labels in the loss; backbone: what ``build_backbone`` takes (weights, hub, repo_dir,
+    fine_tune). UserError for an unknown backbone or head, or weights that do not fit.
+    """
+    from src.backbones.build import build_backbone
+    from src.classification.classifier import Classifier
+    from src.classification.heads.registry import HEAD_BUILDERS
+    from src.classification.losses import LabelLoss
+
+    build = HEAD_BUILDERS[head]
+    built = build_backbone(model_name, **backbone)
+    spec = built.spec
+    dims = spec.dims * spec.depths[0] if spec.is_vit else spec.dims
+    criterion = LabelLoss(multi_label, smoothing)
+    return Classifier(built, build(dims, num_classes, layers), num_classes, criterion)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the torchinfo summary of a classifier."""
+    from src.classification.settings import ClassificationModelSummary
+    from src.core.cli import parse, run
+
+    def command() -> None:
+        options = parse(ClassificationModelSummary, argv, prog="python -m src.classification.model")
+        from src.engine.summary import summarise
+
+        model = build_classifier(
+            options.model_name,
+            options.num_classes,
+            head=options.head,
+            layers=options.head_layers,
+            **options.backbone_arguments(),
+        )
+        log.info("%s", summarise(model, *options.imgsz))
+
+    run(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""A trained classifier from its checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.classification.heads.knn import KnnHead
+from src.classification.model import build_classifier
+from src.predict.restore import Trained, restore
+
+if TYPE_CHECKING:
+    from src.classification.classifier import Classifier
+    from src.predict.settings import KnownOptions
+
+
+def restore_classifier(
+    path: Path, identity: KnownOptions | None = None, imgsz: Sequence[int] | None = None
+) -> Trained[Classifier]:
+    """See ``src.predict.restore.restore``."""
+    return restore(path, "classification", _build, identity, imgsz, classes_key="CLASS_NAMES")
+
+
+def _build(content: dict[str, Any]) -> Classifier:
+    model = build_classifier(
+        content["backbone"]["name"],
+        len(content["classes"]),
+        head=content["head"],
+        layers=content["config"]["head_layers"],
+        multi_label=content["multi_label"],
+        hub="bundled",
+    )
+    if isinstance(model.head, KnnHead):
+        weights = content["model"]
+        model.head.reserve(weights["head.bank"].shape, weights["head.marks"])
+    return model
