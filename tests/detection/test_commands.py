@@ -1,0 +1,135 @@
+"""The commands on real files: train, resume, evaluate, infer on images and a video."""
+
+from __future__ import annotations
+
+import csv
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from src.core.cli import parse
+from src.core.errors import UserError
+from src.core.structures import Size
+from src.data.synthetic import draw_dataset, draw_frames
+from src.detection.infer import infer_images, infer_video
+from src.detection.settings import InferDetectionImage, InferDetectionVideo, TrainDetection
+from src.detection.train import train
+from src.evaluate import EvaluateOptions, evaluate
+from src.predict.video import VideoWriter
+from tests.conftest import PROJECT
+
+CONFIG = PROJECT / "detection_configs" / "demo.yaml"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return draw_dataset(tmp_path_factory.mktemp("boxes"), train=8, valid=4)
+
+
+def options(data: Path, out: Path, *flags: object) -> TrainDetection:
+    fixed = ["--config", CONFIG, "--data-root", data, "--out-dir", out, "--workers", 0]
+    fixed += ["--imgsz", 96, 96, "--batch", 4, "--model-name", "dinov3_convnext_atto"]
+    return parse(TrainDetection, [str(word) for word in [*fixed, *flags]], "train_detection.py")
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(options(data, folder, "--epochs", 1, "--save-samples"))
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"best_model.pth", "last_model.pth", "config.yaml", "history.csv", "samples.png",
+            "train_loss.png", "map.png", "tensorboard"} <= names  # fmt: skip
+    row = next(csv.DictReader((run / "history.csv").open()))
+    assert {"loss", "lr", "images_per_second", "mAP", "mAP50", "small"} <= set(row)
+    checkpoint = torch.load(run / "best_model.pth", weights_only=True)
+    assert checkpoint["classes"] == ["__background__", "circle", "square", "triangle", "cross"]
+    assert checkpoint["image_size"] == [96, 96]
+
+
+def test_a_second_run_needs_a_word_and_resume_goes_on(run, data):
+    with pytest.raises(UserError, match=r"holds an earlier run.*--resume.*--overwrite"):
+        train(options(data, run, "--epochs", 1))
+    history = train(options(data, run, "--epochs", 2, "--resume"))
+    assert [row["epoch"] for row in history.rows] == [1, 2]
+
+
+def test_a_frozen_backbone_is_bit_equal_after_training(data, tmp_path):
+    from src.backbones.build import build_backbone
+
+    file = tmp_path / "weights.pth"
+    before = build_backbone("dinov3_vitt16").hub_model.state_dict()
+    torch.save(before, file)
+    flags = ["--model-name", "dinov3_vitt16", "--weights", file, "--head", "fcos", "--epochs", 1]
+    recipe = options(data, tmp_path / "run", *flags).model_copy(update={"fine_tune": False})
+    train(recipe)
+    after = torch.load(tmp_path / "run" / "last_model.pth", weights_only=True)
+    prefix = "backbone.hub_model."
+    assert all(torch.equal(after["model"][prefix + key], value) for key, value in before.items())
+    trained = after["training"]["optimizer"]
+    assert not [name for name in trained if str(name).startswith("backbone.")]
+
+
+def test_evaluation_writes_figures_and_pictures(run, data, tmp_path):
+    results = evaluate(
+        EvaluateOptions(
+            model=run / "best_model.pth", config=CONFIG, data_root=data, workers=0, out_dir=tmp_path
+        )
+    )
+    assert json.loads((tmp_path / "results.json").read_text())["mAP50"] == results["mAP50"]
+    assert results["images"] == 4
+    assert set(results["per_class"]) == {"circle", "square", "triangle", "cross"}
+    for name in ("pr_curves.png", "confusion_matrix.png"):
+        assert cv2.imread(str(tmp_path / name)) is not None
+
+
+def test_images_need_the_checkpoint_alone(run, data, tmp_path):
+    code = infer_images(
+        InferDetectionImage(
+            model=run / "best_model.pth",
+            input=str(data / "valid" / "images"),
+            out_dir=tmp_path,
+            threshold=0.0,
+        )
+    )
+    assert code == 0
+    found = json.loads((tmp_path / "detections.json").read_text())
+    assert {entry["image_id"] for entry in found} <= {1, 2, 3, 4}
+    assert len(list(tmp_path.glob("*.jpg")) + list(tmp_path.glob("*.png"))) == 4
+
+
+def test_a_video_keeps_its_frames(run, tmp_path):
+    writer = VideoWriter(tmp_path / "in.mp4", Size(128, 96), Fraction(25))
+    for frame in draw_frames(9, Size(128, 96)):
+        writer.write(frame.image)
+    writer.close()
+    video = InferDetectionVideo(
+        model=run / "best_model.pth", input=str(tmp_path / "in.mp4"), out_dir=tmp_path / "out"
+    )
+    assert infer_video(video) == 0
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "in.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 9
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(25)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"model_name": "dinov3_vits16"}, "--model-name says dinov3_vits16, the checkpoint has"),
+        ({"head": "fcos"}, "--head says fcos, the checkpoint has ssd"),
+        ({"config": PROJECT / "detection_configs" / "voc.yaml"}, "aeroplane.*circle"),
+    ],
+)
+def test_contradictions_name_both_sides(run, tmp_path, flags, message):
+    call = InferDetectionImage(
+        model=run / "best_model.pth", input=str(tmp_path), out_dir=tmp_path, **flags
+    )
+    with pytest.raises(UserError, match=message):
+        infer_images(call)
