@@ -111,7 +111,9 @@ def build_parser(
         owner = declared.get(name, settings)
         if owner not in groups:
             title = (owner.__doc__ or "options").strip().splitlines()[0].rstrip(".")
-            groups[owner] = parser.add_argument_group("options" if owner is settings else title)
+            groups[owner] = parser.add_argument_group(
+                "Of this command" if owner is settings else title
+            )
         _add_flag(groups[owner], name, field)
     return parser
 
