@@ -14,7 +14,7 @@ from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid
-from src.detection.heads.base import Detector, FeatureExtractor, build_neck
+from src.detection.heads.base import Detector
 from src.detection.heads.matching import (
     BACKGROUND,
     focal_loss_sums,
@@ -163,17 +163,3 @@ class FCOS(Detector):
             iou=self.nms,
             limit=self.limit,
         )
-
-
-def build(
-    backbone: Backbone,
-    num_classes: int,
-    *,
-    feature_extractor: FeatureExtractor,
-    channels: int,
-    transform: InputTransform,
-    nms: float,
-) -> FCOS:
-    """FCOS on the last map or the pyramid of a backbone."""
-    neck = build_neck(backbone, feature_extractor, channels)
-    return FCOS(backbone, neck, num_classes, transform, nms=nms)

@@ -13,7 +13,7 @@ from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid, cell_shapes
-from src.detection.heads.base import Detector, FeatureExtractor, build_neck
+from src.detection.heads.base import Detector
 from src.detection.heads.matching import (
     IGNORED,
     focal_loss_sums,
@@ -134,17 +134,3 @@ class RetinaNet(Detector):
             iou=self.nms,
             limit=self.limit,
         )
-
-
-def build(
-    backbone: Backbone,
-    num_classes: int,
-    *,
-    feature_extractor: FeatureExtractor,
-    channels: int,
-    transform: InputTransform,
-    nms: float,
-) -> RetinaNet:
-    """RetinaNet on the last map or the pyramid of a backbone."""
-    neck = build_neck(backbone, feature_extractor, channels)
-    return RetinaNet(backbone, neck, num_classes, transform, nms=nms)

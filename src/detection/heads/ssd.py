@@ -15,7 +15,7 @@ from src.backbones.base import Backbone
 from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid, cell_shapes
-from src.detection.heads.base import Detector, FeatureExtractor, build_neck
+from src.detection.heads.base import Detector
 from src.detection.heads.matching import global_mean_count, match_anchors, matched_targets
 from src.detection.heads.postprocess import suppress, take, top_per_class
 from src.detection.transform import InputTransform
@@ -134,17 +134,3 @@ class SSD(Detector):
             iou=self.nms,
             limit=self.limit,
         )
-
-
-def build(
-    backbone: Backbone,
-    num_classes: int,
-    *,
-    feature_extractor: FeatureExtractor,
-    channels: int,
-    transform: InputTransform,
-    nms: float,
-) -> SSD:
-    """SSD on the last map or the pyramid of a backbone."""
-    neck = build_neck(backbone, feature_extractor, channels)
-    return SSD(backbone, neck, num_classes, transform, nms=nms)
