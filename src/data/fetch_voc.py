@@ -2,8 +2,10 @@
 
 train = trainval of 2007 and 2012 (16551 images), valid = test of 2007 (4952), in flat folders.
 Archives and checksums are those of torchvision.datasets.voc. A download goes on where it was cut
-off; an archive that is unpacked is not fetched again, and may be deleted. (The archives hold the
-segmentation masks too: a later --segmentation finds them in archives/.)
+off; an archive that is unpacked is not fetched again, and may be deleted.
+
+``--segmentation``: the 1464 training and 1449 validation pictures of VOC 2012 segmentation with
+their masks, in flat folders, from the same archive of 2012 (fetched once for both).
 """
 
 from __future__ import annotations
@@ -27,6 +29,17 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
+
+
+class Layout(NamedTuple):
+    """What is taken from an archive: folder there -> folder here; sets: the folder of lists."""
+
+    sets: str
+    folders: dict[str, str]
+
+
+BOXES = Layout("Main", {"JPEGImages": "images", "Annotations": "labels"})
+MASKS = Layout("Segmentation", {"JPEGImages": "images", "SegmentationClass": "masks"})
 
 
 class Part(NamedTuple):
@@ -55,10 +68,21 @@ def official_parts(years: Sequence[str], base_url: str | None = None) -> list[Pa
     return parts
 
 
-def fetch(out: Path, parts: Sequence[Part]) -> Path:
-    """Bring the parts to ``out``/voc_07_12/voc_xml_dataset and return that folder."""
+def segmentation_parts(base_url: str | None = None) -> list[Part]:
+    """The archive of 2012, once for each split of segmentation."""
+    [part] = official_parts(["2012"], base_url)
+    return [
+        part._replace(listed=name, split=to) for name, to in (("train", "train"), ("val", "valid"))
+    ]
+
+
+def fetch(out: Path, parts: Sequence[Part], layout: Layout = BOXES) -> Path:
+    """Bring the parts to ``out``/voc_07_12/voc_xml_dataset (boxes) or
+    ``out``/voc_2012_segmentation (masks) and return that folder."""
     base = require_writable(out / "voc_07_12")
     folder = base / "voc_xml_dataset"
+    if layout is MASKS:
+        folder = require_writable(out / "voc_2012_segmentation")
     for part in parts:
         marker = folder / ".unpacked" / f"{part.filename}.{part.listed}"
         if marker.is_file():
@@ -66,7 +90,7 @@ def fetch(out: Path, parts: Sequence[Part]) -> Path:
             continue
         archive = base / "archives" / part.filename
         download(part.url, archive, part.md5)
-        count = unpack(archive, part.listed, folder / part.split)
+        count = unpack(archive, part.listed, folder / part.split, layout)
         write_text(marker, f"{count}\n")
         log.info("%s: %d images to %s", part.filename, count, folder / part.split)
     return folder
@@ -135,19 +159,20 @@ def _md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def unpack(archive: Path, listed: str, folder: Path) -> int:
-    """Images and XML files of ``ImageSets/Main/<listed>.txt`` into folder/images and /labels.
+def unpack(archive: Path, listed: str, folder: Path, layout: Layout = BOXES) -> int:
+    """Images and XML files of ``ImageSets/Main/<listed>.txt`` into folder/images and /labels
+    (or images and masks, as the layout says).
 
     Only base names of the archive are used, so nothing lands elsewhere. Returns the number of
-    images; UserError when some named image or XML file is not in the archive.
+    images; UserError when some named file is not in the archive.
     """
-    targets = {"JPEGImages": folder / "images", "Annotations": folder / "labels"}
+    targets = {there: folder / here for there, here in layout.folders.items()}
     for target in targets.values():
         target.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
             members = tar.getmembers()  # in the archive's order: read without seeking back
-            ids = _listed_ids(tar, members, listed)
+            ids = _listed_ids(tar, members, f"ImageSets/{layout.sets}/{listed}.txt")
             found = {name: set[str]() for name in targets}
             for member in members:
                 path = PurePosixPath(member.name)
@@ -169,11 +194,11 @@ def unpack(archive: Path, listed: str, folder: Path) -> int:
 
 def _listed_ids(tar: tarfile.TarFile, members: list[tarfile.TarInfo], listed: str) -> set[str]:
     for member in members:
-        if member.name.endswith(f"ImageSets/Main/{listed}.txt"):
+        if member.name.endswith(listed):
             file = tar.extractfile(member)
             assert file is not None
             return set(file.read().decode().split())
-    raise UserError(f"{tar.name!s} has no ImageSets/Main/{listed}.txt")
+    raise UserError(f"{tar.name!s} has no {listed}")
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
@@ -192,8 +217,13 @@ def main() -> None:
 
 def _command() -> None:
     settings = cli.parse(FetchVoc, prog="python -m src.data.fetch_voc")
-    folder = fetch(settings.out, official_parts(settings.year, settings.base_url))
-    log.info("%s is complete; train with --config detection_configs/voc.yaml", folder)
+    if settings.segmentation:
+        folder = fetch(settings.out, segmentation_parts(settings.base_url), MASKS)
+        config = "segmentation_configs/voc.yaml"
+    else:
+        folder = fetch(settings.out, official_parts(settings.year, settings.base_url))
+        config = "detection_configs/voc.yaml"
+    log.info("%s is complete; train with --config %s", folder, config)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from src.core.config import Settings
+from src.core.config import CommandSettings, Settings, option
+from src.data.settings import CheckData
 
 Colour = tuple[int, int, int]
 MOST_CLASSES = 255  # indices are bytes, and 255 is kept for pixels without a class
@@ -96,3 +97,24 @@ class MaskDataset(Settings):
     def colours(self) -> list[Colour] | None:
         """Colours for pictures, by class index; None: those of ``visualise.draw``."""
         return self.VIS_LABEL_MAP or self.LABEL_COLORS_LIST
+
+
+class FolderOptions(CommandSettings):
+    """Folders (where the YAML does not name them)."""
+
+    train_images: Path | None = option(None, help="folder of training images")
+    train_masks: Path | None = option(None, help="folder of training masks")
+    valid_images: Path | None = option(None, help="folder of validation images")
+    valid_masks: Path | None = option(None, help="folder of validation masks")
+
+    def folders_of(self, split: Literal["train", "valid"]) -> tuple[Path | None, Path | None]:
+        """The flags of a split: images and masks."""
+        if split == "train":
+            return self.train_images, self.train_masks
+        return self.valid_images, self.valid_masks
+
+
+class CheckMasks(CheckData, FolderOptions):
+    """Read a whole segmentation data set and report all its faults and the pixels of classes."""
+
+    dataset_class: ClassVar[type[Settings] | None] = MaskDataset

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,8 @@ class Report:
 
     def text(self) -> str:
         """Tables of faults, classes and box sizes."""
-        return "\n\n".join([self._faults(), self._classes(), self._sizes()])
+        faults = fault_table({split: part.faults for split, part in self.splits.items()})
+        return "\n\n".join([faults, self._classes(), self._sizes()])
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values, each fault included."""
@@ -49,29 +50,10 @@ class Report:
                 "objects": dict(zip(self.names[1:], part.objects[1:])),
                 "images_with": dict(zip(self.names[1:], part.images_with[1:])),
                 "sizes": _size_counts(part.sides),
-                "faults": [
-                    {
-                        "kind": f.kind,
-                        "severity": f.severity,
-                        "path": str(f.path or ""),
-                        "detail": f.detail,
-                    }
-                    for f in part.faults
-                ],
+                "faults": fault_values(part.faults),
             }
             for split, part in self.splits.items()
         }
-
-    def _faults(self) -> str:
-        rows = [["fault", "severity", *self.splits, "for example"]]
-        everything = grouped([f for part in self.splits.values() for f in part.faults])
-        for kind, severity in sorted(everything, key=lambda k: (_SEVERITIES.index(k[1]), k[0])):
-            counts = [
-                str(sum((f.kind, f.severity) == (kind, severity) for f in part.faults))
-                for part in self.splits.values()
-            ]
-            rows.append([kind, severity, *counts, example(everything[kind, severity])])
-        return _table(rows) if len(rows) > 1 else "no faults"
 
     def _classes(self) -> str:
         rows = [["class", *(f"{s} {what}" for s in self.splits for what in ("objects", "images"))]]
@@ -81,13 +63,39 @@ class Report:
                 counts = [str(n) for p in parts for n in (p.objects[label], p.images_with[label])]
                 rows.append([name, *counts])
         totals = [str(n) for p in self.splits.values() for n in (sum(p.objects), p.images)]
-        return _table([*rows, ["all", *totals]])
+        return table([*rows, ["all", *totals]])
 
     def _sizes(self) -> str:
         rows = [["box sizes", *self.splits]]
         counts = [_size_counts(part.sides) for part in self.splits.values()]
         rows += [[key, *(str(c[key]) for c in counts)] for key in counts[0]]
-        return _table(rows)
+        return table(rows)
+
+
+def fault_table(splits: Mapping[str, Sequence[Fault]]) -> str:
+    """The faults of each split, a line a kind: how many, and one of them."""
+    rows = [["fault", "severity", *splits, "for example"]]
+    everything = grouped([fault for faults in splits.values() for fault in faults])
+    for kind, severity in sorted(everything, key=lambda k: (_SEVERITIES.index(k[1]), k[0])):
+        counts = [
+            str(sum((f.kind, f.severity) == (kind, severity) for f in faults))
+            for faults in splits.values()
+        ]
+        rows.append([kind, severity, *counts, example(everything[kind, severity])])
+    return table(rows) if len(rows) > 1 else "no faults"
+
+
+def fault_values(faults: Iterable[Fault]) -> list[dict[str, str]]:
+    """Faults as plain values."""
+    return [
+        {
+            "kind": fault.kind,
+            "severity": fault.severity,
+            "path": str(fault.path or ""),
+            "detail": fault.detail,
+        }
+        for fault in faults
+    ]
 
 
 def _size_counts(sides: np.ndarray) -> dict[str, float]:
@@ -119,7 +127,7 @@ def example(faults: Sequence[Fault]) -> str:
     return f"{fault.path.name}: {fault.detail}" if fault.path else fault.detail
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
     """Aligned columns; the first line is the heading; numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     numeric = [

@@ -74,6 +74,11 @@ class FetchVoc(CommandSettings):
 
     out: Path = option(Path("input"), help="folder for voc_07_12/ (about 3 GB, and 3 for archives)")
     year: list[Literal["2007", "2012"]] = option(["2007", "2012"], help="years to bring")
+    segmentation: bool = option(
+        False,
+        help="bring the pictures and masks of VOC 2012 segmentation into voc_2012_segmentation/ "
+        "instead, as segmentation_configs/voc.yaml names it",
+    )
     base_url: str | None = option(
         None, help="a mirror: the address of a folder that holds the archives"
     )

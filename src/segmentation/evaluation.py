@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from src.backbones.dense import upsample
 from src.core.structures import Geometry
 from src.data.images import read_image, write_image
 from src.data.loaders import Batch
@@ -17,7 +18,6 @@ from src.data.masks import MaskReader, MaskRecord
 from src.engine.distributed import gather_objects, is_main
 from src.engine.progress import Progress
 from src.metrics.segmentation import SegmentationMetric, SegmentationScores
-from src.segmentation.heads.base import upsample
 from src.visualise.draw import contact_sheet, draw_classes, draw_errors
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.backbones.dense import upsample
 from src.core.structures import Size
-from src.segmentation.heads.base import upsample
 
 
 class Averaged(nn.Module):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from src.backbones.base import Backbone
 from src.backbones.batching import join_images
+from src.backbones.dense import join_targets, without_padding
 from src.core.errors import UserError
 from src.core.structures import IGNORE, SegmentationTarget
-from src.segmentation.heads.base import Criterion, SegmentationHead, upsample
+from src.segmentation.heads.base import Criterion, SegmentationHead
 
 
 class Segmenter(nn.Module):
@@ -40,31 +40,11 @@ class Segmenter(nn.Module):
         batch, sizes = join_images(images, self.backbone.normalise, self.backbone.size_divisor)
         maps = self.backbone(batch)
         if not self.training:
-            return self.logits(maps, sizes, batch.shape[-2:])
+            return without_padding(self.head(maps), sizes, batch.shape[-2:])
         if targets is None or len(targets) != len(sizes):
             raise UserError(
                 "a segmenter in training mode needs one target an image: "
                 "model(images, targets); for predictions call model.eval() first"
             )
-        return self.head.losses(maps, join_masks(targets, batch), self.criterion)
-
-    def logits(
-        self, maps: dict[str, Tensor], sizes: list[tuple[int, int]], padded: tuple[int, ...]
-    ) -> list[Tensor]:
-        """Logits of each image, without the padding; sizes: (height, width) of each."""
-        logits = self.head(maps)
-        return [
-            upsample(one[None], padded)[0, :, :height, :width]
-            for one, (height, width) in zip(logits, sizes)
-        ]
-
-
-def join_masks(targets: Sequence[SegmentationTarget], batch: Tensor) -> Tensor:
-    """uint8 [B, H, W] as large as the batch [B, 3, H, W], IGNORE in the padding."""
-    height, width = batch.shape[-2:]
-    masks = torch.full((len(targets), height, width), IGNORE, dtype=torch.uint8)
-    masks = masks.to(batch.device)
-    for row, target in zip(masks, targets):
-        mask = target["mask"]
-        row[: mask.shape[0], : mask.shape[1]] = mask
-    return masks
+        masks = join_targets([target["mask"] for target in targets], batch, IGNORE)
+        return self.head.losses(maps, masks, self.criterion)

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 from pydantic import field_validator
 
 from src.backbones.settings import BackboneOptions
-from src.core.config import CommandSettings, Settings, Sides, option
+from src.core.config import Settings, Sides, option
 from src.core.structures import ResizeMode
-from src.data.mask_settings import MaskDataset
+from src.data.mask_settings import FolderOptions, MaskDataset
 from src.engine.settings import TrainingOptions
 from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
@@ -26,15 +26,6 @@ class SegmentationModelOptions(BackboneOptions):
     imgsz: Sides = option(
         [640, 640], help="width and height of the model's input (one number: both)"
     )
-
-
-class FolderOptions(CommandSettings):
-    """Folders (where the YAML does not name them)."""
-
-    train_images: Path | None = option(None, help="folder of training images")
-    train_masks: Path | None = option(None, help="folder of training masks")
-    valid_images: Path | None = option(None, help="folder of validation images")
-    valid_masks: Path | None = option(None, help="folder of validation masks")
 
 
 class TrainSegmentation(TrainingOptions, SegmentationModelOptions, FolderOptions):

@@ -83,12 +83,10 @@ def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
     from src.engine.summary import say_data
 
     records, faults = {}, []
-    flags: dict[Split, tuple[Path | None, Path | None]] = {
-        "train": (options.train_images, options.train_masks),
-        "valid": (options.valid_images, options.valid_masks),
-    }
-    for split, (images, masks) in flags.items():
-        folders = split_folders(options.dataset, split, options.data_root, images, masks)
+    splits: tuple[Split, ...] = ("train", "valid")
+    for split in splits:
+        given = options.folders_of(split)
+        folders = split_folders(options.dataset, split, options.data_root, *given)
         records[split], found = read_mask_split(options.dataset, folders)
         faults += found
         if not options.skip_check:

@@ -206,3 +206,73 @@ def test_camvid(shared: Path) -> None:
     assert len(records) == 101 and not faults and not m.check_masks(records, "valid")
     counts = m.count_pixels(records[:5], m.MaskReader(camvid))
     assert counts.sum() == 5 * 320 * 240 and (counts > 0).sum() > 8
+
+
+def test_the_doctor_knows_masks(tmp_path: Path, monkeypatch, caplog) -> None:
+    import json
+    import sys
+
+    import yaml
+
+    from src.data import check
+
+    for split in ("train", "valid"):
+        for number in range(3):
+            picture = np.full((6, 8, 3), 40 * number + (split == "valid"), np.uint8)
+            write_image(tmp_path / split / "i" / f"{number}.png", picture)
+            mask = np.full((6, 8), min(number, 1), np.uint8)
+            save(tmp_path / split / "m" / f"{number}.png", mask)
+    bad = np.zeros((6, 8), np.uint8)
+    bad[0, :5] = 9
+    save(tmp_path / "train" / "m" / "0.png", bad)
+    save(tmp_path / "train" / "m" / "1.png", bad[:, :4])
+    (tmp_path / "train" / "m" / "2.png").unlink()
+    config = {"DATA_ROOT": str(tmp_path), "ALL_CLASSES": NAMES}
+    config |= {f"{s.upper()}_{k}": f"{s}/{k[0].lower()}" for s in ("train", "valid")
+               for k in ("IMAGES", "MASKS")}  # fmt: skip
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    words = ["check", "--config", str(tmp_path / "c.yaml"), "--out-dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        check.main()
+    assert end.value.code == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    faults = {(f["kind"], Path(f["path"]).name): f["detail"] for f in report["train"]["faults"]}
+    assert "9 (5 pixels)" in faults["bad mask", "0.png"]
+    assert "4x6, its image 8x6" in faults["bad mask", "1.png"]
+    assert ("image without mask", "2.png") in faults
+    assert report["valid"]["pixels"] == {"ground": 48, "red": 96, "green": 0}
+    assert report["valid"]["images_with"]["red"] == 2
+    kinds = [f["kind"] for f in report["valid"]["faults"]]
+    assert kinds == ["class without pixels"]
+    assert (tmp_path / "out" / "samples_valid.jpg").is_file()
+
+
+def test_voc_segmentation_is_unpacked_from_the_archive_of_boxes(tmp_path: Path) -> None:
+    import io
+    import tarfile
+
+    from src.data import fetch_voc
+
+    archive = tmp_path / "VOC2012.tar"
+    png = io.BytesIO()
+    Image.fromarray(MASK).save(png, format="PNG")
+    with tarfile.open(archive, "w") as tar:
+        for name, content in (
+            ("ImageSets/Main/train.txt", b"z"),
+            ("ImageSets/Segmentation/trainval.txt", b"a b"),
+            ("ImageSets/Segmentation/train.txt", b"a\n"),
+            *((f"JPEGImages/{s}.jpg", b"jpeg") for s in "abz"),
+            *((f"SegmentationClass/{s}.png", png.getvalue()) for s in "ab"),
+            *((f"SegmentationObject/{s}.png", b"no") for s in "ab"),
+        ):
+            entry = tarfile.TarInfo(f"VOCdevkit/VOC2012/{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    assert fetch_voc.unpack(archive, "train", tmp_path / "train", fetch_voc.MASKS) == 1
+    found = sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path / "train").rglob("*.*"))
+    assert found == ["train/images/a.jpg", "train/masks/a.png"]
+    assert (m.MaskReader(dataset()).read(tmp_path / "train/masks/a.png") == MASK).all()
+    parts = fetch_voc.segmentation_parts()
+    assert [(p.listed, p.split) for p in parts] == [("train", "train"), ("val", "valid")]
+    assert len({p.filename for p in parts}) == 1 and "2012" in parts[0].filename

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from src.core.structures import FeatureShape
+from src.backbones.dense import upsample
 
 # (logits float [B, C, H, W], masks uint8 [B, H, W] with IGNORE) -> scalar terms by name
 Criterion = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -25,21 +24,3 @@ class SegmentationHead(nn.Module):
     ) -> dict[str, Tensor]:
         """Scalar losses of a batch; masks uint8 [B, H, W] with IGNORE, padded as the images."""
         return criterion(upsample(self(maps), masks.shape[-2:]), masks)
-
-
-def upsample(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear, to (height, width), in float32."""
-    x = x.float()
-    if x.shape[-2:] == tuple(size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def joining_stride(shapes: dict[str, FeatureShape]) -> int:
-    """The stride at which maps of several strides are joined: the finest from 8 on.
-
-    A ConvNeXt's stride 4 would cost four times as much and brings little (it is the first,
-    shallowest stage).
-    """
-    strides = [shape.stride for shape in shapes.values()]
-    return min([s for s in strides if s >= 8] or strides)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from src.backbones.dense import upsample
 from src.backbones.pyramid import LayerNorm2d, build_pyramid
 from src.core.structures import FeatureShape
-from src.segmentation.heads.base import SegmentationHead, upsample
+from src.segmentation.heads.base import SegmentationHead
 
 LEVELS = 4  # strides 8, 16, 32, 64: the coarsest sees most of the image
 

@@ -1,0 +1,158 @@
+"""The full examination of a segmentation data set: every mask read, pixels counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from src.core.errors import UserError
+from src.core.structures import IGNORE, Size
+from src.data.images import read_image
+from src.data.masks import MaskReader, MaskRecord
+from src.data.records import Fault
+from src.data.report import fault_table, fault_values, table
+
+
+@dataclass
+class MaskSplitReport:
+    """One split. pixels: int64 [C + 1], those without a class last; images_with: int64 [C];
+    sizes: how many pairs have each size."""
+
+    images: int
+    pixels: np.ndarray
+    images_with: np.ndarray
+    sizes: dict[Size, int] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass
+class MaskReport:
+    """The full examination of a segmentation data set."""
+
+    names: list[str]
+    splits: dict[str, MaskSplitReport]
+
+    @property
+    def errors(self) -> int:
+        """How many faults would stop a training run."""
+        return sum(f.severity == "error" for s in self.splits.values() for f in s.faults)
+
+    def text(self) -> str:
+        """Tables of faults, classes and sizes."""
+        faults = fault_table({split: part.faults for split, part in self.splits.items()})
+        return "\n\n".join([faults, self._classes(), self._sizes()])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values, each fault included."""
+        return {
+            split: {
+                "images": part.images,
+                "pixels": dict(zip(self.names, part.pixels.tolist())),
+                "pixels_without_class": int(part.pixels[-1]),
+                "images_with": dict(zip(self.names, part.images_with.tolist())),
+                "sizes": {f"{size.width}x{size.height}": n for size, n in part.sizes.items()},
+                "faults": fault_values(part.faults),
+            }
+            for split, part in self.splits.items()
+        }
+
+    def _classes(self) -> str:
+        heads = [f"{s} {what}" for s in self.splits for what in ("pixels", "%", "images")]
+        rows = [["class", *heads]]
+        for index, name in enumerate([*self.names, "(without a class)"]):
+            row = [name]
+            for part in self.splits.values():
+                share = 100 * part.pixels[index] / max(1, part.pixels.sum())
+                with_it = part.images_with[index] if index < len(self.names) else 0
+                row += [str(part.pixels[index]), f"{share:.2f}", str(with_it)]
+            rows.append(row)
+        return table(rows)
+
+    def _sizes(self) -> str:
+        every = {size for part in self.splits.values() for size in part.sizes}
+        often = sorted(every, key=lambda s: -sum(p.sizes.get(s, 0) for p in self.splits.values()))
+        rows = [["size", *self.splits]]
+        for size in often[:8]:
+            counts = [str(part.sizes.get(size, 0)) for part in self.splits.values()]
+            rows.append([f"{size.width}x{size.height}", *counts])
+        if len(often) > 8:
+            rows.append([f"and {len(often) - 8} more", *("" for _ in self.splits)])
+        return table(rows)
+
+
+class _Seen(NamedTuple):
+    """What was found in a pair: its size, pixels of each class, and a digest of the picture."""
+
+    size: Size | None
+    pixels: np.ndarray | None
+    digest: bytes | None
+    fault: Fault | None
+
+
+def examine_masks(
+    splits: dict[str, tuple[Sequence[MaskRecord], Sequence[Fault]]],
+    reader: MaskReader,
+    workers: int = 4,
+) -> MaskReport:
+    """Read everything: split name -> (records, faults) as ``read_mask_split`` gives them.
+
+    Finds pictures and masks that cannot be read, sizes that differ, indices or colours that no
+    class has (with their pixels), classes that a split lacks, identical pictures within a split
+    and between them.
+    """
+    names = reader.dataset.names
+    report = MaskReport(names, {})
+    first_seen: dict[bytes, tuple[str, MaskRecord]] = {}
+    for split, (records, given) in splits.items():
+        part = MaskSplitReport(
+            len(records), np.zeros(len(names) + 1, np.int64), np.zeros(len(names), np.int64)
+        )
+        part.faults = list(given)
+        with ThreadPoolExecutor(workers) as pool:
+            for record, seen in zip(records, pool.map(lambda r: _see(r, reader), records)):
+                if seen.fault is not None:
+                    part.faults.append(seen.fault)
+                if seen.size is None or seen.pixels is None or seen.digest is None:
+                    continue
+                part.pixels += seen.pixels
+                part.images_with += seen.pixels[:-1] > 0
+                part.sizes[seen.size] = part.sizes.get(seen.size, 0) + 1
+                where, earlier = first_seen.setdefault(seen.digest, (split, record))
+                if earlier is not record:
+                    detail = f"the same picture as {earlier.image} of {where}"
+                    kind = "duplicate" if where == split else f"duplicate of {where}"
+                    part.faults.append(Fault(kind, record.image, detail, "warning"))
+        absent = [name for name, pixels in zip(names, part.pixels) if not pixels]
+        part.faults += [
+            Fault("class without pixels", None, f"'{name}' in {split}", "warning")
+            for name in absent
+        ]
+        if not records:
+            part.faults.append(Fault("empty", None, f"the {split} data have no pair to be used"))
+        report.splits[split] = part
+    return report
+
+
+def _see(record: MaskRecord, reader: MaskReader) -> _Seen:
+    classes = len(reader.dataset.names)
+    try:
+        image = read_image(record.image)
+    except UserError as error:
+        return _Seen(None, None, None, Fault("unreadable image", record.image, str(error)))
+    size = Size(image.shape[1], image.shape[0])
+    try:
+        mask = reader.read(record.mask, size)
+    except UserError as error:
+        return _Seen(None, None, None, Fault("bad mask", record.mask, str(error)))
+    counts = np.bincount(mask.reshape(-1), minlength=256)
+    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    fault = None
+    if counts[IGNORE] == mask.size:
+        detail = "not one pixel has a class"
+        fault = Fault("mask without classes", record.mask, detail, "warning")
+    return _Seen(size, np.append(counts[:classes], counts[IGNORE]), digest, fault)
