@@ -30,7 +30,7 @@ def fingerprint(files: list[Path]) -> str:
 
 def install(name: str) -> None:
     """Make .venv and install requirement file ``name`` into it, unless that is already done."""
-    files = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
+    files = sorted(ROOT.glob("requirements*.txt"))
     wanted = fingerprint(files)
     stamps = [VENV / f".installed-{name}", VENV / ".installed-requirements-dev.txt"]
     if PYTHON.exists() and any(s.exists() and s.read_text() == wanted for s in stamps):
@@ -46,7 +46,7 @@ def install(name: str) -> None:
 
 def main() -> int:
     """Run the command that the first argument names; its exit code is ours."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - run by whatever Python is there
         print("error: Python 3.10 or newer is needed, this is", sys.version.split()[0])
         return 2
     job, *rest = sys.argv[1:] or ["--help"]
