@@ -1,0 +1,85 @@
+"""What models with an answer for each pixel have in common (segmentation, depth)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.core.structures import FeatureShape
+
+
+def upsample(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bilinear, to (height, width), in float32."""
+    x = x.float()
+    if x.shape[-2:] == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def joining_stride(shapes: dict[str, FeatureShape]) -> int:
+    """The stride at which maps of several strides are joined: the finest from 8 on.
+
+    A ConvNeXt's stride 4 would cost four times as much and brings little (it is the first,
+    shallowest stage).
+    """
+    strides = [shape.stride for shape in shapes.values()]
+    return min([s for s in strides if s >= 8] or strides)
+
+
+def without_padding(
+    maps: Tensor, sizes: Sequence[tuple[int, int]], padded: tuple[int, ...]
+) -> list[Tensor]:
+    """Answers [B, C, h, w] of a padded batch -> [C, H, W] in the pixels of each image.
+
+    sizes: (height, width) of each image; padded: of the batch.
+    """
+    return [
+        upsample(one[None], padded)[0, :, :height, :width]
+        for one, (height, width) in zip(maps, sizes)
+    ]
+
+
+def join_targets(truths: Sequence[Tensor], batch: Tensor, fill: int) -> Tensor:
+    """Truths [h, w] each -> [B, H, W] as large as the batch [B, 3, H, W], ``fill`` in the padding."""
+    height, width = batch.shape[-2:]
+    shape = (len(truths), height, width)
+    joined = torch.full(shape, fill, dtype=truths[0].dtype).to(batch.device)
+    for row, truth in zip(joined, truths):
+        row[: truth.shape[0], : truth.shape[1]] = truth
+    return joined
+
+
+class LinearProbe(nn.Module):
+    """{name: map} -> [B, outputs, h, w]: batch norm, dropout, a linear layer for each cell.
+
+    Several maps are concatenated in Meta's; a 1x1 convolution of a concatenation is the sum of
+    one for each map, so they need not be brought to one size before it.
+    """
+
+    def __init__(self, shapes: dict[str, FeatureShape], outputs: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.stride = joining_stride(shapes)
+        names = list(shapes)
+        self._sized_by = next(n for n in names if shapes[n].stride == self.stride)
+        self.norms = nn.ModuleDict({n: nn.BatchNorm2d(shapes[n].channels) for n in names})
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.ModuleDict(
+            {n: nn.Conv2d(shapes[n].channels, outputs, 1, bias=n == names[-1]) for n in names}
+        )
+        for layer in self.classify.values():
+            assert isinstance(layer, nn.Conv2d)
+            nn.init.normal_(layer.weight, std=0.01)
+
+    def forward(self, maps: dict[str, Tensor]) -> Tensor:
+        size = maps[self._sized_by].shape[-2:]
+        parts = [
+            upsample(layer(self.dropout(self.norms[name](maps[name]))), size)
+            for name, layer in self.classify.items()
+        ]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
