@@ -4,7 +4,8 @@
         --data-root ../shared/data/bccd
 
 Both train from the same backbone checkpoint (a seeded random one) on the same split, at the same
-size, seed, epochs and optimizer (AdamW 1e-4), in processes of their own that take turns. A
+size, seed and epochs, in processes of their own that take turns. Theirs uses AdamW 1e-4, as its
+README says; ours the recipe of the dataset YAML, and AdamW 1e-4 as well. A
 temporary copy of the tutorial project runs; its code is not changed, see ``tutorial_driver``.
 Every run leaves a JSON file; runs that have one are skipped when the command is given again.
 """
@@ -32,7 +33,9 @@ log = logging.getLogger("benchmarks.versus_tutorial")
 
 ROOT = Path(__file__).resolve().parents[1]
 HUB = ROOT / "src" / "backbones" / "timm_hub"
-Side = Literal["fit", "stretch", "tutorial"]  # ours with one of its resize modes, or theirs
+# Ours with the recipe of the dataset YAML, or with the tutorial's AdamW 1e-4 in one of the two
+# resize modes; or theirs.
+Side = Literal["recipe", "fit", "stretch", "tutorial"]
 
 
 class VersusOptions(CommandSettings):
@@ -54,8 +57,9 @@ class VersusOptions(CommandSettings):
     )
     heads: list[Literal["ssd", "retinanet"]] = option(["ssd", "retinanet"], help="heads")
     sides: list[Side] = option(
-        ["fit", "tutorial", "stretch"],
-        help="who runs, in turns: ours with --resize fit, ours with --resize stretch, theirs",
+        ["recipe", "tutorial", "fit", "stretch"],
+        help="who runs, in turns: ours with the YAML's recipe, theirs, ours with AdamW 1e-4 and "
+        "--resize fit, the same with --resize stretch",
     )
     repeats: int = option(2, ge=1, help="runs of each side in the frozen and video parts")
     frames: int = option(150, ge=2, help="frames of the video")
@@ -193,18 +197,35 @@ class Bench:
         o = self.options
         epochs = o.frozen_epochs if run.part == "frozen" else o.epochs
         flags: list[Any] = ["--model-name", o.model_name, "--imgsz", o.imgsz, o.imgsz]
-        flags += ["--epochs", epochs, "--batch", o.batch, "--workers", o.workers, "--lr", 1e-4]
-        flags += ["--optimizer", "AdamW", "--head", run.head]
+        flags += ["--epochs", epochs, "--batch", o.batch, "--workers", o.workers]
+        flags += ["--head", run.head]
+        flags += ["--lr", 1e-4, "--optimizer", "AdamW"] if run.side != "recipe" else []
         flags += ["--fine-tune"] if run.part == "train" else []
         if run.side == "tutorial":
             flags += ["--weights", self.weights.name, "--out-dir", run.name]
             flags += ["--config", "detection_configs/versus.yaml"]
             return self._theirs(path, "train_detection.py", flags)
         flags += ["--weights", self.weights, "--out-dir", self.folder / run.name, "--overwrite"]
-        flags += ["--config", o.config, "--resize", run.side, "--hub", "local", "--repo-dir", HUB]
+        flags += ["--config", o.config, "--hub", "local", "--repo-dir", HUB]
+        flags += ["--resize", "stretch" if run.side == "stretch" else "fit"]
+        # The YAML's recipe is switched off by naming its keys' defaults.
+        flags += [] if run.side == "recipe" else self._plain_recipe()
         flags += ["--feature-extractor", "multi", "--seed", o.seed, "--skip-check"]
         flags += ["--data-root", o.data_root] if o.data_root else []
         return ["benchmarks.our_driver", "train", path, o.limit, *flags]
+
+    def _plain_recipe(self) -> list[Any]:
+        """Flags that put back to their defaults what the YAML's TRAIN mapping sets."""
+        from src.core.config import load_yaml
+        from src.detection.settings import TrainDetection
+
+        given = {"lr", "optimizer", "head", "epochs", "batch", "fine_tune", "model_name", "imgsz"}
+        flags: list[Any] = []
+        for key in load_yaml(self.options.config).get("TRAIN", {}):
+            name = str(key).replace("-", "_")
+            if name not in given:
+                flags += [f"--{name.replace('_', '-')}", TrainDetection.model_fields[name].default]
+        return flags
 
     def _theirs(self, path: Path, script: str, flags: list[Any]) -> list[Any]:
         o = self.options
@@ -225,7 +246,8 @@ class Bench:
             return self._theirs(path, "infer_det_video.py", flags)
         model = self.folder / trained.name / "best_model.pth"
         out_dir = self.folder / run.name
-        arguments = [path, model, self.video, out_dir, run.side, o.video_batch]
+        resize = "stretch" if run.side == "stretch" else "fit"
+        arguments = [path, model, self.video, out_dir, resize, o.video_batch]
         return ["benchmarks.our_driver", "video", *arguments]
 
     def plan(self) -> list[Run]:

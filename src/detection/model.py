@@ -28,7 +28,7 @@ def build_detector(
     repo_dir: str | Path | None = None,
     feature_extractor: FeatureExtractor = "multi",
     fine_tune: bool = False,
-    channels: int = 256,
+    channels: int = 128,
     nms: float = 0.45,
     image_size: Size | None = None,
     resize: ResizeMode | None = None,
