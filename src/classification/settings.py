@@ -73,9 +73,6 @@ class TrainClassifier(TrainingOptions, ClassificationModelOptions, CacheOptions)
     knn_k: list[int] = option(
         [10, 20, 100, 200], help="numbers of neighbours that --head knn tries; the best is kept"
     )
-    eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")
-    save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
-    skip_check: bool = option(False, help="skip the quick check of the data before training")
     save_name: str = option(
         "model", help="the best model is also written as best_<name>.pth (the tutorial's flag)"
     )

@@ -15,7 +15,7 @@ from src.core.structures import IGNORE, Size
 from src.data.images import read_image
 from src.data.masks import MaskReader, MaskRecord
 from src.data.records import Fault
-from src.data.report import fault_table, fault_values, table
+from src.data.report import FullReport, fault_values, table
 
 
 @dataclass
@@ -30,22 +30,8 @@ class MaskSplitReport:
     faults: list[Fault] = field(default_factory=list)
 
 
-@dataclass
-class MaskReport:
-    """The full examination of a segmentation data set."""
-
-    names: list[str]
-    splits: dict[str, MaskSplitReport]
-
-    @property
-    def errors(self) -> int:
-        """How many faults would stop a training run."""
-        return sum(f.severity == "error" for s in self.splits.values() for f in s.faults)
-
-    def text(self) -> str:
-        """Tables of faults, classes and sizes."""
-        faults = fault_table({split: part.faults for split, part in self.splits.items()})
-        return "\n\n".join([faults, self._classes(), self._sizes()])
+class MaskReport(FullReport[MaskSplitReport]):
+    """Of a segmentation data set."""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values, each fault included."""

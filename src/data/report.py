@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,12 +25,21 @@ class SplitReport:
     faults: list[Fault] = field(default_factory=list)
 
 
+class Faulty(Protocol):
+    """The report of a split."""
+
+    faults: list[Fault]
+
+
+P = TypeVar("P", bound=Faulty)
+
+
 @dataclass
-class Report:
-    """The full examination of a data set."""
+class FullReport(Generic[P]):
+    """The full examination of a data set: class names, and a report of each split."""
 
     names: list[str]
-    splits: dict[str, SplitReport]
+    splits: dict[str, P]
 
     @property
     def errors(self) -> int:
@@ -38,9 +47,19 @@ class Report:
         return sum(f.severity == "error" for s in self.splits.values() for f in s.faults)
 
     def text(self) -> str:
-        """Tables of faults, classes and box sizes."""
+        """Tables of faults, classes and sizes."""
         faults = fault_table({split: part.faults for split, part in self.splits.items()})
         return "\n\n".join([faults, self._classes(), self._sizes()])
+
+    def _classes(self) -> str:
+        raise NotImplementedError
+
+    def _sizes(self) -> str:
+        raise NotImplementedError
+
+
+class Report(FullReport[SplitReport]):
+    """Of a detection data set."""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values, each fault included."""

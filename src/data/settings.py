@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from src.core.config import CommandSettings, Settings, option
+from src.core.structures import ResizeMode
 
 
 class BoxDataset(Settings):
@@ -47,6 +48,17 @@ class BoxDataset(Settings):
     def names(self) -> list[str]:
         """Class names by label: names[0] is ``__background__``."""
         return self.CLASSES
+
+
+class DataOptions(CommandSettings):
+    """Data."""
+
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    resize: ResizeMode = option(
+        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+    )
 
 
 class CheckData(CommandSettings):

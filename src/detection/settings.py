@@ -7,15 +7,14 @@ from typing import ClassVar, Literal
 
 from src.backbones.settings import BackboneOptions
 from src.core.config import Settings, Sides, option
-from src.core.structures import ResizeMode
-from src.data.settings import BoxDataset
+from src.data.settings import BoxDataset, DataOptions
 from src.engine.settings import TrainingOptions
 from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
 HEADS = ("ssd", "retinanet", "fcos", "deimv2")
 
 
-class TrainDetection(TrainingOptions, BackboneOptions):
+class TrainDetection(TrainingOptions, BackboneOptions, DataOptions):
     """Train a detector on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = BoxDataset
@@ -25,24 +24,15 @@ class TrainDetection(TrainingOptions, BackboneOptions):
         flags=["-c"],
         help="dataset YAML (detection_configs/)",
     )
-    data_root: Path | None = option(
-        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
-    )
     head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
     imgsz: Sides = option(
         [640, 640], help="width and height of the model's input (one number: both)"
-    )
-    resize: ResizeMode = option(
-        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
     )
     augment: Literal["none", "flip", "ssd", "strong"] = option("flip", help="augmentation preset")
     pyramid_channels: int = option(
         128, ge=16, help="channels of each pyramid level (256: a little better, slower)"
     )
     nms: float = option(0.45, gt=0, le=1, help="IoU above which the weaker of two boxes goes")
-    eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")
-    save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
-    skip_check: bool = option(False, help="skip the quick check of the data before training")
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
     out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from src.segmentation.heads.base import Criterion
@@ -22,18 +21,15 @@ def build_segmenter(
     num_classes: int,
     *,
     head: str = "fpn",
-    weights: str | Path = "none",
-    hub: str = "auto",
-    repo_dir: str | Path | None = None,
-    feature_extractor: Literal["last", "multi"] = "multi",
-    fine_tune: bool = False,
     channels: int = 256,
     criterion: Criterion | None = None,
+    **backbone: Any,
 ) -> Segmenter:
     """A segmenter for training or inference (see ``src.segmentation.segmenter.Segmenter``).
 
-    channels: width of the head; criterion: the loss (default: cross-entropy). UserError for an
-    unknown backbone or head, weights that do not fit, or a package that is missing.
+    channels: width of the head; criterion: the loss (default: cross-entropy); backbone: as
+    ``build_backbone`` takes it (weights, hub, feature_extractor, ...). UserError for an unknown
+    backbone or head, weights that do not fit, or a package that is missing.
     """
     from src.backbones.build import build_backbone
     from src.segmentation.heads.registry import HEAD_BUILDERS
@@ -41,16 +37,9 @@ def build_segmenter(
     from src.segmentation.segmenter import Segmenter
 
     build = HEAD_BUILDERS[head]
-    backbone = build_backbone(
-        model_name,
-        weights=weights,
-        hub=hub,  # type: ignore[arg-type]
-        repo_dir=repo_dir,
-        feature_extractor=feature_extractor,
-        fine_tune=fine_tune,
-    )
-    built = build(backbone.output_shape(), num_classes, channels)
-    return Segmenter(backbone, built, num_classes, criterion or PixelLoss())
+    built = build_backbone(model_name, **backbone)
+    decoder = build(built.output_shape(), num_classes, channels)
+    return Segmenter(built, decoder, num_classes, criterion or PixelLoss())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,8 +9,8 @@ from pydantic import field_validator
 
 from src.backbones.settings import BackboneOptions
 from src.core.config import Settings, Sides, option
-from src.core.structures import ResizeMode
 from src.data.mask_settings import FolderOptions, MaskDataset
+from src.data.settings import DataOptions
 from src.engine.settings import TrainingOptions
 from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
@@ -28,7 +28,7 @@ class SegmentationModelOptions(BackboneOptions):
     )
 
 
-class TrainSegmentation(TrainingOptions, SegmentationModelOptions, FolderOptions):
+class TrainSegmentation(TrainingOptions, SegmentationModelOptions, DataOptions, FolderOptions):
     """Train semantic segmentation on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = MaskDataset
@@ -37,12 +37,6 @@ class TrainSegmentation(TrainingOptions, SegmentationModelOptions, FolderOptions
         Path("segmentation_configs/voc.yaml"),
         flags=["-c"],
         help="dataset YAML (segmentation_configs/)",
-    )
-    data_root: Path | None = option(
-        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
-    )
-    resize: ResizeMode = option(
-        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
     )
     augment: Literal["none", "flip", "jitter", "strong"] = option(
         "jitter", help="none; flip; jitter = scale 0.5 to 2, crop, flip; strong = and colour"
@@ -55,10 +49,7 @@ class TrainSegmentation(TrainingOptions, SegmentationModelOptions, FolderOptions
         help="balanced = by the median frequency of the training masks; the YAML's CLASS_WEIGHTS "
         "go before",
     )
-    eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")
     pictures: int = option(4, ge=0, help="validation images drawn after each evaluation")
-    save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
-    skip_check: bool = option(False, help="skip the quick check of the data before training")
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
     out_dir: Path = option(Path("img_seg"), help="sub-folder of outputs/ for this run")
 
