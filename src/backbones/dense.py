@@ -43,7 +43,7 @@ def without_padding(
 
 
 def join_targets(truths: Sequence[Tensor], batch: Tensor, fill: int) -> Tensor:
-    """Truths [h, w] each -> [B, H, W] as large as the batch [B, 3, H, W], ``fill`` in the padding."""
+    """Truths [h, w] each -> [B, H, W], as large as the batch [B, 3, H, W]; ``fill`` elsewhere."""
     height, width = batch.shape[-2:]
     shape = (len(truths), height, width)
     joined = torch.full(shape, fill, dtype=truths[0].dtype).to(batch.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from PIL import Image
 from src.core.errors import UserError
 from src.core.files import atomic_path
 from src.core.structures import IGNORE, Size
-from src.data.images import image_size_of, is_image, natural_key
 from src.data.mask_settings import Colour, MaskDataset
-from src.data.records import Fault, Split, read_ids, resolve_root
+from src.data.pairs import Folders, check_pairs, named_folders, pair_files
+from src.data.records import Fault, Split
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +33,6 @@ class MaskRecord:
     id: str
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where a split lies."""
-
-    images: Path
-    masks: Path
-    listed: Path | None
-
-
 def split_folders(
     dataset: MaskDataset,
     split: Split,
@@ -54,80 +44,15 @@ def split_folders(
 
     UserError when a folder is named nowhere.
     """
-    root = data_root if data_root is not None else dataset.DATA_ROOT
-    train = split == "train"
-    named = (
-        (images, dataset.TRAIN_IMAGES if train else dataset.VALID_IMAGES, "images"),
-        (masks, dataset.TRAIN_MASKS if train else dataset.VALID_MASKS, "masks"),
-    )
-    found = []
-    for flag, key, kind in named:
-        if flag is None and key is None:
-            raise UserError(
-                f"no folder of {split} {kind}: give --{split}-{kind}, or {split.upper()}_"
-                f"{kind.upper()} in the YAML"
-            )
-        found.append(flag.expanduser() if flag is not None else resolve_root(root / str(key)))
-    listed = dataset.TRAIN_SPLIT if train else dataset.VALID_SPLIT
-    use = listed is not None and images is None
-    return Folders(found[0], found[1], resolve_root(root / str(listed)) if use else None)
-
-
-def files_by_stem(
-    folder: Path, suffix: str, recursive: bool, kind: str
-) -> tuple[dict[str, Path], list[Fault]]:
-    """stem less ``suffix`` -> picture of a folder, in natural order; others are passed over."""
-    if not folder.is_dir():
-        raise UserError(f"no such folder of {kind}: {folder}; see DATA_ROOT, or give --data-root")
-    if recursive:
-        paths = [Path(top) / name for top, _, files in os.walk(folder) for name in files]
-    else:
-        paths = [folder / entry.name for entry in os.scandir(folder)]
-    found: dict[str, Path] = {}
-    faults = []
-    for path in sorted((p for p in paths if is_image(p)), key=natural_key):
-        if not path.stem.endswith(suffix):
-            continue
-        stem = path.stem.removesuffix(suffix)
-        if stem in found:
-            detail = f"{found[stem]} and {path.name} have the same stem"
-            faults.append(Fault(f"ambiguous {kind}", path, detail))
-        else:
-            found[stem] = path
-    return found, faults
+    return named_folders(dataset, split, "masks", data_root, images, masks)
 
 
 def read_mask_split(dataset: MaskDataset, folders: Folders) -> tuple[list[MaskRecord], list[Fault]]:
-    """The pairs of a split, by stem, and what has no partner.
-
-    An image without a mask is an error; a mask without an image is worth a word. With a split
-    file only what it names is looked at.
-    """
-    images, faults = files_by_stem(
-        folders.images, dataset.IMAGE_SUFFIX, dataset.RECURSIVE, "images"
+    """The pairs of a split, by stem, and what has no partner; see ``pairs.pair_files``."""
+    pairs, faults = pair_files(
+        folders, "mask", (dataset.IMAGE_SUFFIX, dataset.MASK_SUFFIX), dataset.RECURSIVE
     )
-    masks, more = files_by_stem(folders.masks, dataset.MASK_SUFFIX, dataset.RECURSIVE, "masks")
-    faults += more
-    stems: Iterable[str] = images
-    if folders.listed is not None:
-        stems, more = read_ids(folders.listed)
-        faults += more
-        masks = {stem: path for stem, path in masks.items() if stem in set(stems)}
-    records = []
-    for stem in stems:
-        if stem not in images:
-            detail = f"{stem} is named, and {folders.images} has no such image"
-            faults.append(Fault("missing image", folders.listed, detail))
-        elif stem not in masks:
-            detail = f"no {stem}{dataset.MASK_SUFFIX}.* in {folders.masks}"
-            faults.append(Fault("image without mask", images[stem], detail))
-        else:
-            records.append(MaskRecord(images[stem], masks[stem], stem))
-    for stem, path in masks.items():
-        if stem not in images:
-            detail = f"no {stem}{dataset.IMAGE_SUFFIX}.* in {folders.images}"
-            faults.append(Fault("mask without image", path, detail, "warning"))
-    return records, faults
+    return [MaskRecord(*pair) for pair in pairs], faults
 
 
 class MaskReader:
@@ -322,14 +247,4 @@ def balanced_weights(pixels: np.ndarray, most: float = 10.0) -> list[float]:
 
 def check_masks(records: list[MaskRecord], split: str, most: int = 2000) -> list[Fault]:
     """What headers show of at most ``most`` pairs: unreadable files, sizes that differ."""
-    faults = [] if records else [Fault("empty", None, f"the {split} data have no pair to be used")]
-    for record in records[:: max(1, -(-len(records) // most))]:
-        try:
-            image, mask = image_size_of(record.image), image_size_of(record.mask)
-        except UserError as error:
-            faults.append(Fault("unreadable", record.image, str(error)))
-            continue
-        if image != mask:
-            detail = f"it is {mask.width}x{mask.height}, its image {image.width}x{image.height}"
-            faults.append(Fault("wrong size", record.mask, detail))
-    return faults
+    return check_pairs([(record.image, record.mask) for record in records], split, most=most)

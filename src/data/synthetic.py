@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 import cv2
@@ -62,7 +62,7 @@ def draw_dataset(folder: str | Path, train: int = 480, valid: int = 96, seed: in
     folder = Path(folder)
     wanted = {"version": _VERSION, "train": train, "valid": valid, "seed": seed}
     marker = folder / _MARKER
-    if _is_complete(marker, wanted):
+    if is_complete(marker, wanted):
         return folder
     require_writable(folder, (train + valid) * 20_000)
     log.info("drawing %d + %d pictures into %s", train, valid, folder)
@@ -85,7 +85,8 @@ def draw_dataset(folder: str | Path, train: int = 480, valid: int = 96, seed: in
     return folder
 
 
-def _is_complete(marker: Path, wanted: dict[str, int]) -> bool:
+def is_complete(marker: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a drawing with these numbers was finished (its marker, written last, says so)."""
     import json
 
     try:
