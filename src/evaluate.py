@@ -47,7 +47,11 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
     evaluators = Registry(
         "task of a checkpoint",
-        {"detection": evaluate_detection, "segmentation": evaluate_segmentation},
+        {
+            "detection": evaluate_detection,
+            "segmentation": evaluate_segmentation,
+            "depth": evaluate_depth,
+        },
     )
     task = load_checkpoint(options.model)["task"]
     return evaluators[task](options, output_folder(options.out_dir))
@@ -132,6 +136,43 @@ def evaluate_segmentation(options: EvaluateOptions, out_dir: Path) -> dict[str, 
     plot_confusion(scores.confusion, scores.names, out_dir / "confusion_matrix.png")
     log.info("%s", scores.table())
     log.info("results.json and confusion_matrix.png are in %s", out_dir)
+    return results
+
+
+def evaluate_depth(options: EvaluateOptions, out_dir: Path) -> dict[str, Any]:
+    """RMSE, AbsRel, log10, SILog and delta1-3, plain and averaged with the mirrored image."""
+    import torch
+
+    from src.core.files import require_writable, write_json
+    from src.data.depth_settings import DepthDataset
+    from src.data.depth_transforms import DepthTransform
+    from src.data.depths import check_depths, read_depth_split
+    from src.data.doctor import settle
+    from src.data.loaders import valid_loader
+    from src.depth.depther import FlipAveraged
+    from src.depth.evaluation import draw_maps
+    from src.depth.evaluation import evaluate as score
+    from src.depth.restore import restore_depther
+    from src.engine.distributed import choose_device
+
+    require_writable(out_dir)
+    dataset = read_dataset(DepthDataset, options.config)
+    trained = restore_depther(options.model, imgsz=options.imgsz)
+    records, faults = read_depth_split(dataset, options.split, options.data_root)
+    settle([*faults, *check_depths(records, options.split)])
+    device = torch.device(choose_device(options.device))
+    transform = DepthTransform(dataset, trained.image_size, trained.resize, training=False)
+    loader = valid_loader(records, transform, batch=options.batch, workers=options.workers)
+    model = trained.model.to(device)
+    plain, maps = score(model, loader, device, keep=range(0, len(records), len(records) // 6 or 1))
+    averaged, _ = score(FlipAveraged(model), loader, device)
+    assert plain is not None and averaged is not None
+    results = {**header(options, trained, len(records)), "crop": dataset.EVAL_CROP}
+    results = {**results, **plain.as_dict(), "flip_averaged": averaged.as_dict()}
+    write_json(out_dir / "results.json", results)
+    draw_maps(maps, records, dataset, out_dir / "depths.jpg")
+    log.info("%s\nwith the mirrored image: %s", plain.table(), averaged.table())
+    log.info("results.json and depths.jpg are in %s", out_dir)
     return results
 
 

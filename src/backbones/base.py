@@ -75,12 +75,22 @@ class Backbone(nn.Module):
         right, bottom = -width % self.size_divisor, -height % self.size_divisor
         return F.pad(x, (0, right, 0, bottom)) if right or bottom else x
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """[B, 3, H, W] normalised -> {name: [B, C, ceil(H / stride), ceil(W / stride)]}."""
+    def forward(self, x: Tensor, class_token: bool = False) -> dict[str, Tensor]:
+        """[B, 3, H, W] normalised -> {name: [B, C, ceil(H / stride), ceil(W / stride)]}.
+
+        class_token: each cell with the class token of its layer behind its own channels (2 C), as
+        Meta's linear probes of depth have it; for a ConvNeXt that is the mean over the map.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps = self.hub_model.get_intermediate_layers(
-                self.pad(x), n=list(self.taps), reshape=True, return_class_token=False, norm=True
+                self.pad(x),
+                n=list(self.taps),
+                reshape=True,
+                return_class_token=class_token,
+                norm=True,
             )
+        if class_token:
+            maps = [torch.cat([m, t[:, :, None, None].expand_as(m)], 1) for m, t in maps]
         return dict(zip(self.output_shape(), maps))
 
     def tokens(self, x: Tensor, layers: int = 1) -> tuple[tuple[Tensor, Tensor], ...]:

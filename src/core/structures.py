@@ -51,6 +51,12 @@ class SegmentationTarget(TypedDict):
     mask: torch.Tensor
 
 
+class DepthTarget(TypedDict):
+    """The truth of one image: depth float32 [H, W] in metres, 0 where it is not measured."""
+
+    depth: torch.Tensor
+
+
 @dataclass(frozen=True)
 class FeatureShape:
     """One feature map of a backbone or neck: channels, and input pixels per cell."""

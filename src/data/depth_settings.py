@@ -56,9 +56,7 @@ class DepthDataset(Settings):
             raise ValueError("MIN_DEPTH must be below MAX_DEPTH")
         crop = self.TRAIN_CROP
         if crop is not None and not (0 <= crop[0] < crop[2] and 0 <= crop[1] < crop[3]):
-            raise ValueError(
-                "TRAIN_CROP is left, top, right, bottom with left < right, top < bottom"
-            )
+            raise ValueError("TRAIN_CROP: left < right and top < bottom, in pixels")
         return self
 
 
@@ -80,7 +78,7 @@ class DepthFolders(CommandSettings):
 
 
 class DrawDepthDemo(CommandSettings):
-    """Draw the data set of depth_configs/demo.yaml: rooms with things in them, their depth known."""
+    """Draw the data set of depth_configs/demo.yaml: rooms whose depth is known."""
 
     out: Path = option(Path("input/demo_depth"), help="folder to draw into")
     train: int = option(320, ge=1, help="training images")

@@ -166,3 +166,15 @@ def _json_list(items: Iterable[Any]) -> str:
     """A JSON list, one item a line: quick for a million of them, and readable."""
     lines = [json.dumps(item, ensure_ascii=False) for item in items]
     return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
+
+
+def beside(folder: str, output: str, taken: set[str]) -> str:
+    """``<folder>/<stem>.png`` for an output file; its whole name where the stem is taken already.
+
+    taken: what has been given so far (it grows), compared without regard to case.
+    """
+    name = f"{folder}/{Path(output).stem}.png"
+    if name.casefold() in taken:
+        name = f"{folder}/{output}.png"
+    taken.add(name.casefold())
+    return name

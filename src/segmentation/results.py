@@ -16,6 +16,7 @@ from torch import Tensor
 
 from src.core.files import write_json
 from src.data.masks import write_mask
+from src.predict.results import beside
 from src.visualise.draw import colour_table, draw_classes
 
 
@@ -47,21 +48,13 @@ class SegmentationReport:
         mask = result.numpy()
         entry = {**info, "width": mask.shape[1], "height": mask.shape[0]}
         if "output" in info:
-            entry["mask"] = self._mask_name(str(info["output"]))
+            entry["mask"] = beside("masks", str(info["output"]), self._taken)
             write_mask(self.folder / entry["mask"], mask, self.colours)
         counts = np.bincount(mask.reshape(-1), minlength=len(self.names))
         order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
         entry["shares"] = {self.names[i]: round(float(counts[i] / mask.size), 6) for i in order}
         self._images.append(entry)
         return draw_classes(image, mask, self.colours, self.opacity)
-
-    def _mask_name(self, output: str) -> str:
-        """``masks/<stem>.png``; for a second output of that stem its whole name comes in."""
-        name = f"masks/{Path(output).stem}.png"
-        if name.casefold() in self._taken:
-            name = f"masks/{output}.png"
-        self._taken.add(name.casefold())
-        return name
 
     def write(self, folder: str | Path) -> None:
         """Write ``segments.json``."""

@@ -1,0 +1,1 @@
+"""Depth from one picture: a backbone, a head, metres for each pixel."""

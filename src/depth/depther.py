@@ -1,0 +1,56 @@
+"""The model of depth: images in, losses or metres out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from src.backbones.base import Backbone
+from src.backbones.batching import join_images
+from src.backbones.dense import join_targets, upsample, without_padding
+from src.core.errors import UserError
+from src.core.structures import DepthTarget
+from src.depth.heads.base import DepthHead
+from src.depth.losses import DepthLoss
+
+
+class Depther(nn.Module):
+    """Depth on a DINO backbone.
+
+    ``forward(images, targets)``: images are a list of [3, H, W] tensors (uint8 or float in
+    [0, 1], sizes may differ) or one [B, 3, H, W]. In training the answer is a dict of scalar
+    losses, otherwise float32 [1, H, W] of each image: metres, in its own pixels.
+    """
+
+    def __init__(self, backbone: Backbone, head: DepthHead, criterion: DepthLoss) -> None:
+        super().__init__()
+        self.backbone, self.head, self.criterion = backbone, head, criterion
+
+    def forward(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[DepthTarget] | None = None
+    ) -> dict[str, Tensor] | list[Tensor]:
+        batch, sizes = join_images(images, self.backbone.normalise, self.backbone.size_divisor)
+        depth = self.head(self.backbone(batch, class_token=self.head.class_token))
+        if not self.training:
+            return without_padding(depth, sizes, batch.shape[-2:])
+        if targets is None or len(targets) != len(sizes):
+            raise UserError(
+                "a model of depth in training mode needs one target an image: "
+                "model(images, targets); for predictions call model.eval() first"
+            )
+        truth = join_targets([target["depth"] for target in targets], batch, 0)
+        return self.criterion(upsample(depth, truth.shape[-2:]), truth)
+
+
+class FlipAveraged(nn.Module):
+    """A model of depth whose answer is the mean of two looks: as it is, and mirrored."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        plain = self.model(images)
+        mirrored = self.model([image.flip(-1) for image in images])
+        return [(one + other.flip(-1)) / 2 for one, other in zip(plain, mirrored)]

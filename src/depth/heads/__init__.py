@@ -1,0 +1,1 @@
+"""Depth heads: one file each, and the table of them."""

@@ -1,0 +1,19 @@
+"""The table of depth heads. A new head is a file beside this one and a row here (and its name in
+``Head`` of src/depth/settings.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from src.core.registry import Registry
+from src.core.structures import FeatureShape
+from src.depth.heads.base import DepthHead, Range
+from src.depth.heads.dpt import DptHead
+from src.depth.heads.linear import LinearHead
+
+# (shapes of the maps, depths to answer, width inside) -> head
+HeadBuilder = Callable[[dict[str, FeatureShape], Range, int], DepthHead]
+
+HEAD_BUILDERS: Registry[HeadBuilder] = Registry(
+    "depth head", {"linear": LinearHead, "dpt": DptHead}
+)

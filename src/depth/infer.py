@@ -1,0 +1,83 @@
+"""``infer_depth_image.py`` and ``infer_depth_video.py``: a checkpoint on images, or on a video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.depth.settings import InferDepthImage, InferDepthVideo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from src.depth.results import DepthReport
+    from src.predict.predictor import Predictor
+
+
+def main_image(argv: Sequence[str] | None = None) -> None:
+    """The command line of ``infer_depth_image.py``."""
+    from src.core import cli
+
+    cli.run(lambda: infer_images(cli.parse(InferDepthImage, argv, "infer_depth_image.py")))
+
+
+def main_video(argv: Sequence[str] | None = None) -> None:
+    """The command line of ``infer_depth_video.py``."""
+    from src.core import cli
+
+    cli.run(lambda: infer_video(cli.parse(InferDepthVideo, argv, "infer_depth_video.py")))
+
+
+def load(
+    options: InferDepthImage | InferDepthVideo, folder: Path, *, steady: bool
+) -> tuple[Predictor[Tensor], DepthReport]:
+    """The predictor of ``--model`` (float32 [H, W] metres in original pixels) and the report that
+    writes to ``folder``. steady: the same colours in all pictures. UserError."""
+    from src.core.errors import UserError
+    from src.depth.depther import FlipAveraged
+    from src.depth.evaluation import depth_map
+    from src.depth.restore import restore_depther, span_of
+    from src.depth.results import DepthReport
+    from src.predict.predictor import Predictor
+
+    trained = restore_depther(options.model, options.model_name, options.head, options.imgsz)
+    near, far = options.near, options.far
+    if steady:
+        span = span_of(trained.checkpoint["config"])
+        near, far = span.low if near is None else near, span.high if far is None else far
+    if near is not None and far is not None and near >= far:
+        raise UserError(f"--near {near:g} must be less than --far {far:g}")
+    model: Any = FlipAveraged(trained.model) if options.flip else trained.model
+    predictor: Predictor[Tensor] = Predictor(
+        model,
+        trained.image_size,
+        trained.resize,
+        device=options.device,
+        precision=options.precision,
+        batch=options.batch,
+        on_device=depth_map,
+        postprocess=lambda depth, _: depth,
+    )
+    return predictor, DepthReport(folder, near, far, options.depth_scale)
+
+
+def infer_images(options: InferDepthImage) -> int:
+    """Pictures with their depth in colours, 16-bit PNG files, depths.json; the exit code."""
+    from src.core.paths import output_folder
+    from src.predict.images import report_images
+
+    folder = output_folder(options.out_dir)
+    predictor, report = load(options, folder, steady=False)
+    return report_images(predictor, options.input, folder, report, show=options.show)
+
+
+def infer_video(options: InferDepthVideo) -> int:
+    """A video beside its depth in colours, and depths.json; the exit code."""
+    from src.core.paths import output_folder
+    from src.predict.video import report_video
+
+    folder = output_folder(options.out_dir)
+    predictor, report = load(options, folder, steady=True)
+    limits = {"show": options.show, "max_frames": options.max_frames}
+    return report_video(predictor, options.input, folder, report, **limits)

@@ -1,0 +1,67 @@
+"""Models of depth: a DINO backbone and a depth head.
+
+``python -m src.depth.model --model-name dinov3_vits16 --head dpt`` prints a summary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from src.depth.depther import Depther
+    from src.depth.heads.base import Range
+    from src.depth.losses import DepthLoss
+
+log = logging.getLogger(__name__)
+
+
+def build_depther(
+    model_name: str,
+    *,
+    head: str = "linear",
+    span: Range | None = None,
+    channels: int = 256,
+    criterion: DepthLoss | None = None,
+    **backbone: Any,
+) -> Depther:
+    """A model for training or inference (see ``src.depth.depther.Depther``).
+
+    span: the depths it can answer (default: those of NYU); channels: width of the head;
+    criterion: the loss (default: SILog); backbone: what ``build_backbone`` takes. UserError for an
+    unknown backbone or head, or weights that do not fit.
+    """
+    from src.backbones.build import build_backbone
+    from src.depth.depther import Depther
+    from src.depth.heads.base import Range
+    from src.depth.heads.registry import HEAD_BUILDERS
+    from src.depth.losses import DepthLoss
+
+    build = HEAD_BUILDERS[head]
+    built = build_backbone(model_name, **backbone)
+    head_module = build(built.output_shape(), span or Range(), channels)
+    return Depther(built, head_module, criterion or DepthLoss())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the torchinfo summary of a model of depth."""
+    from src.core.cli import parse, run
+    from src.depth.settings import DepthModelSummary
+
+    def command() -> None:
+        settings = parse(DepthModelSummary, argv, prog="python -m src.depth.model")
+        from src.depth.heads.base import Range
+        from src.engine.summary import summarise
+
+        span = Range(bins=settings.bins, norm=settings.bins_norm)
+        name, width = settings.model_name, settings.head_channels
+        arguments = settings.backbone_arguments()
+        model = build_depther(name, head=settings.head, span=span, channels=width, **arguments)
+        log.info("%s", summarise(model, *settings.imgsz))
+
+    run(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""A trained model of depth from its checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.depth.heads.base import Range
+from src.depth.model import build_depther
+from src.predict.restore import Trained, restore
+from src.predict.settings import KnownOptions
+
+if TYPE_CHECKING:
+    from src.depth.depther import Depther
+
+
+def restore_depther(
+    path: Path,
+    model_name: str | None = None,
+    head: str | None = None,
+    imgsz: Sequence[int] | None = None,
+) -> Trained[Depther]:
+    """See ``src.predict.restore.restore``; model_name, head: what the checkpoint must have."""
+    known = KnownOptions(model_name=model_name, head=head)
+    return restore(path, "depth", _build, known, imgsz)
+
+
+def span_of(config: dict[str, Any]) -> Range:
+    """The depths that a checkpoint's model can answer."""
+    dataset = config["dataset"]
+    return Range(dataset["MIN_DEPTH"], dataset["MAX_DEPTH"], config["bins"], config["bins_norm"])
+
+
+def _build(content: dict[str, Any]) -> Depther:
+    config, backbone = content["config"], content["backbone"]
+    return build_depther(
+        backbone["name"],
+        head=content["head"],
+        span=span_of(config),
+        channels=config["head_channels"],
+        hub="bundled",
+        feature_extractor=backbone["feature_extractor"],
+    )

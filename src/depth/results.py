@@ -1,0 +1,59 @@
+"""What inference writes: depth in colours beside the picture, 16-bit PNG files, and figures.
+
+``depths.json``: ``scale`` (value of one metre in the PNG files) and ``images``, one an image or
+frame: id, file_name, width, height, ``depth`` (the PNG beside it; pictures only), and least,
+median and most in metres.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from src.core.files import write_json
+from src.data.depths import write_depth
+from src.predict.results import beside
+from src.visualise.depth import draw_depth
+
+
+class DepthReport:
+    """Draws and gathers depth maps (``predict.results.Report``); PNG files go to ``folder``.
+
+    near, far: metres at the ends of the colours (None: of each picture); scale: value of one
+    metre in the PNG files.
+    """
+
+    files = "depths.json"
+
+    def __init__(
+        self, folder: Path, near: float | None, far: float | None, scale: float = 1000.0
+    ) -> None:
+        self.folder, self.near, self.far, self.scale = folder, near, far, scale
+        self._images: list[dict[str, Any]] = []
+        self._taken: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def add(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> np.ndarray:
+        """Keep the depth float32 [H, W] (metres) of an image of that size; the picture."""
+        depth = result.numpy()
+        entry = {**info, "width": depth.shape[1], "height": depth.shape[0]}
+        if "output" in info:
+            entry["depth"] = beside("depths", str(info["output"]), self._taken)
+            write_depth(self.folder / entry["depth"], depth, self.scale)
+        for name, value in (
+            ("least", depth.min()),
+            ("median", np.median(depth)),
+            ("most", depth.max()),
+        ):
+            entry[name] = round(float(value), 4)
+        self._images.append(entry)
+        return draw_depth(image, depth, self.near, self.far)
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``depths.json``."""
+        write_json(Path(folder) / self.files, {"scale": self.scale, "images": self._images})

@@ -1,0 +1,105 @@
+"""Options of depth (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from src.backbones.settings import BackboneOptions
+from src.core.config import CommandSettings, Settings, Sides, option
+from src.core.structures import ResizeMode
+from src.data.depth_settings import DepthDataset, DepthFolders
+from src.engine.settings import TrainingOptions
+from src.predict.settings import PredictOptions, VideoOptions
+
+Head = Literal["linear", "dpt"]
+
+
+class DepthModelOptions(BackboneOptions):
+    """Depth model."""
+
+    head: Head = option(
+        "linear",
+        help="linear = Meta's probe (lin1 with --feature-extractor last, lin4 with multi); dpt",
+    )
+    head_channels: int = option(256, ge=16, help="width of --head dpt")
+    bins: int = option(256, ge=2, help="depths between the data's MIN_DEPTH and MAX_DEPTH")
+    bins_norm: Literal["linear", "softmax"] = option(
+        "linear", help="how scores of bins become shares; linear = as Meta evaluates"
+    )
+    imgsz: Sides = option(
+        [640, 480], help="width and height of the model's input (one number: both)"
+    )
+
+
+class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders):
+    """Train depth from single pictures on a DINO backbone, from a dataset YAML."""
+
+    dataset_class: ClassVar[type[Settings] | None] = DepthDataset
+
+    config: Path = option(
+        Path("depth_configs/nyu.yaml"), flags=["-c"], help="dataset YAML (depth_configs/)"
+    )
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    lr: float = option(3e-4, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")
+    resize: ResizeMode = option(
+        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+    )
+    augment: Literal["none", "flip", "strong"] = option(
+        "strong", help="none; flip; strong = and turned a little, crop, light and colour"
+    )
+    loss: Literal["silog", "silog+steps"] = option(
+        "silog",
+        help="scale-invariant logarithmic loss; steps = and sharper edges (Meta's with DPT)",
+    )
+    flip_average: bool = option(False, help="evaluate the mean with the mirrored image")
+    eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")
+    pictures: int = option(4, ge=0, help="validation images drawn after each evaluation")
+    save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
+    skip_check: bool = option(False, help="skip the quick check of the data before training")
+    out_dir: Path = option(Path("img_depth"), help="sub-folder of outputs/ for this run")
+
+
+class DepthModelSummary(DepthModelOptions):
+    """Print the layers, parameters and multiply-adds of a model of depth."""
+
+    weights: str = option(
+        "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
+    )
+
+
+class DepthOutput(CommandSettings):
+    """Depth."""
+
+    model_name: str | None = option(None, help="backbone that the checkpoint must have")
+    head: str | None = option(None, help="head that the checkpoint must have")
+    flip: bool = option(False, help="average with the mirrored image")
+    near: float | None = option(
+        None, ge=0, help="metres at the bright end of the colours (default: images 2 % of the "
+        "pixels, videos the model's least)"
+    )  # fmt: skip
+    far: float | None = option(
+        None, gt=0, help="metres at the dark end of the colours (default: images 98 % of the "
+        "pixels, videos the model's most)"
+    )  # fmt: skip
+    depth_scale: float = option(
+        1000.0, gt=0, help="value of one metre in the 16-bit PNG files (pictures only)"
+    )
+
+
+class InferDepthImage(PredictOptions, DepthOutput):
+    """Depth of images: a file, a folder or a glob."""
+
+    out_dir: Path = option(
+        Path("inference_results_depth"), help="sub-folder of outputs/ for the results"
+    )
+
+
+class InferDepthVideo(VideoOptions, DepthOutput):
+    """Depth of a video file, a camera or a network stream."""
+
+    out_dir: Path = option(
+        Path("inference_results_depth"), help="sub-folder of outputs/ for the results"
+    )
