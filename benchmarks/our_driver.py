@@ -100,21 +100,18 @@ def train(result: Path, limit: int, flags: list[str]) -> None:
 
 def video(result: Path, model: str, source: str, out_dir: str, resize: str, batch: str) -> None:
     """The whole pipeline on a video, then the model alone on the same frames."""
-    from src.detection.restore import restore_detector
-    from src.predict.predictor import Predictor
+    from src.detection.infer import load_predictor
+    from src.detection.settings import InferDetectionVideo
     from src.predict.video import run_video
     from src.visualise.draw import draw_detections
 
-    trained = restore_detector(Path(model))
-    predictor: Predictor = Predictor(
-        trained.model,
-        trained.image_size,
-        resize,  # type: ignore[arg-type]
-        batch=int(batch),
+    predictor, names = load_predictor(
+        InferDetectionVideo(model=Path(model), input=source, batch=int(batch))
     )
+    predictor.resize = resize  # type: ignore[assignment]
     forwards = Clock()
-    watch_forwards(trained.model, forwards)
-    whole, names = Clock(), trained.names
+    watch_forwards(predictor.model, forwards)
+    whole = Clock()
     with whole.running():
         run_video(predictor, source, out_dir, draw=draw_detections, names=names, threshold=0.25)
     frames, in_pipeline = forwards.items, forwards.seconds

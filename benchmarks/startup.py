@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ def measure(options: StartupOptions) -> None:
     """Time both, and say so."""
     from src.data.synthetic import draw_dataset
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the child is ended too
     helps = [seconds_of_help() for _ in range(options.runs)]
     log.info("train_detection.py --help: %s (wanted: under 1 s)", spread(helps))
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -103,9 +104,23 @@ def write_table(folder: Path, options: VersusOptions, results: dict[str, Result]
     text += NOTES.format(size=options.imgsz)
     write_text(folder / "table.md", text)
     settings = options.model_dump(mode="json")
-    write_json(folder / "results.json", {"options": settings, "table": figures, "runs": results})
+    content = {"options": settings, "machine": machine(), "table": figures, "runs": results}
+    write_json(folder / "results.json", content)
     write_text(folder / "options.yaml", to_yaml(options))
     return text
+
+
+def machine() -> dict[str, Any]:
+    """What the speeds depend on beside the code."""
+    import torch
+
+    return {
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        **{name: os.environ[name] for name in sorted(os.environ) if name.startswith("OMP_")},
+    }
 
 
 def _lines(figures: list[dict[str, Any]]) -> list[str]:
