@@ -1,0 +1,104 @@
+"""Folders, CSV files and transforms of classification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.core.config import load_yaml, validate
+from src.core.errors import UserError
+from src.core.structures import Size
+from src.data.folders import LabelRecord, check_labels, read_labels
+from src.data.label_settings import LabelDataset
+from src.data.label_transforms import LabelTransform, label_target
+from src.data.loaders import GlobalBatches
+from tests.classification.drawn import draw_folders
+
+CONFIGS = Path(__file__).resolve().parents[2] / "classification_configs"
+
+
+def test_folders_give_sorted_classes(tmp_path):
+    draw_folders(tmp_path)
+    data = read_labels(LabelDataset(TRAIN_DIR="train", VALID_DIR="valid"), tmp_path)
+    assert (
+        data.names == ["blue", "green", "red", "yellow"]
+        and not data.multi_label
+        and not data.faults
+    )
+    assert len(data.records["train"]) == 24
+    assert all(data.names[r.labels[0]] == r.image.parent.name for r in data.records["valid"])
+    assert not check_labels(data)
+
+
+def test_class_names_give_the_order_and_unknown_folders_are_told(tmp_path):
+    draw_folders(tmp_path)
+    dataset = LabelDataset(
+        TRAIN_DIR="train", VALID_DIR="valid", CLASS_NAMES=["red", "blue", "gren", "yellow"]
+    )
+    data = read_labels(dataset, tmp_path)
+    assert {r.labels[0] for r in data.records["train"] if r.image.parent.name == "red"} == {0}
+    assert "did you mean 'gren'" in data.faults[0].detail
+    assert any(f.kind == "class without images" for f in check_labels(data))
+
+
+def test_csv_with_several_labels(tmp_path):
+    draw_folders(tmp_path, train=3, valid=1)
+    rows = ["path,label", "train/red/0.png,red,round", "train/red/1.png,red|big", "train/red/2.png"]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    (tmp_path / "valid.csv").write_text("valid/red/3.png,red\nvalid/red/9.png,red")
+    data = read_labels(LabelDataset(TRAIN_CSV="train.csv", VALID_CSV="valid.csv"), tmp_path)
+    assert data.multi_label and data.names == ["big", "red", "round"]
+    assert [r.labels for r in data.records["train"]] == [(1, 2), (1, 0), ()]
+    assert [f.kind for f in data.faults] == ["missing image"]
+    target = label_target(data.records["train"][0], 3)["labels"]
+    assert target.tolist() == [0, 1, 1]
+
+
+def test_sources_that_are_not_there(tmp_path):
+    with pytest.raises(UserError, match="--train-dir"):
+        read_labels(LabelDataset())
+    with pytest.raises(UserError, match="no such folder"):
+        read_labels(LabelDataset(), flags={"train": tmp_path / "no", "valid": None})
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(UserError, match="sub-folder"):
+        read_labels(LabelDataset(), flags={"train": tmp_path / "flat", "valid": None})
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_configs_are_valid(path):
+    dataset = validate(LabelDataset, load_yaml(path), str(path))
+    assert dataset.CLASS_NAMES and dataset.TRAIN_DIR and dataset.VALID_DIR
+
+
+def test_ants_and_bees(shared):
+    dataset = validate(LabelDataset, load_yaml(CONFIGS / "ants_bees.yaml"), "")
+    data = read_labels(dataset, shared / "data" / "ants_bees")
+    assert [len(data.records[split]) for split in ("train", "valid")] == [193, 50]
+    assert not [fault for fault in check_labels(data) if fault.severity == "error"]
+
+
+@pytest.mark.parametrize("preset", ["flip", "crop", "strong"])
+def test_augmentation_is_a_function_of_the_seed(preset):
+    image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    transform = LabelTransform(Size(48, 32), "stretch", preset)
+    first, geometry = transform(image, 5)
+    assert first.shape == (32, 48, 3) and geometry.original == Size(80, 60)
+    assert (transform(image, 5)[0] == first).all()
+    assert any((transform(image, seed)[0] != first).any() for seed in range(6, 12))
+    still = LabelTransform(Size(48, 32), "stretch", preset, training=False)
+    assert (still(image, 1)[0] == still(image, 2)[0]).all()
+
+
+def test_balanced_drawing():
+    from src.classification.train import balanced_chances
+    from src.data.folders import LabelData
+
+    records = [LabelRecord(Path(f"{i}"), (int(i >= 90),)) for i in range(100)]
+    data = LabelData(["a", "b"], False, {"train": records}, [])
+    chances = balanced_chances(data)
+    assert chances[:90].sum() == pytest.approx(0.5) and chances.sum() == pytest.approx(1)
+    batches = GlobalBatches(100, 10, 0, 0, 1, chances)
+    drawn = [index for keys in batches for _, index in keys]
+    assert len(drawn) == 100 and 30 < sum(index >= 90 for index in drawn) < 70
