@@ -31,14 +31,15 @@ class Depther(nn.Module):
         self, images: Sequence[Tensor] | Tensor, targets: Sequence[DepthTarget] | None = None
     ) -> dict[str, Tensor] | list[Tensor]:
         batch, sizes = join_images(images, self.backbone.normalise, self.backbone.size_divisor)
-        depth = self.head(self.backbone(batch, class_token=self.head.class_token))
-        if not self.training:
-            return without_padding(depth, sizes, batch.shape[-2:])
-        if targets is None or len(targets) != len(sizes):
+        if self.training and (targets is None or len(targets) != len(sizes)):
             raise UserError(
                 "a model of depth in training mode needs one target an image: "
                 "model(images, targets); for predictions call model.eval() first"
             )
+        depth = self.head(self.backbone(batch, class_token=self.head.class_token))
+        if not self.training:
+            return without_padding(depth, sizes, batch.shape[-2:])
+        assert targets is not None
         truth = join_targets([target["depth"] for target in targets], batch, 0)
         return self.criterion(upsample(depth, truth.shape[-2:]), truth)
 
