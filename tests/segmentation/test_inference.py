@@ -64,7 +64,7 @@ def test_scales(image) -> None:
 
 def test_class_map_is_in_original_pixels() -> None:
     logits = torch.zeros(2, 4, 6)
-    logits[1, :, 3:] = 1
+    logits[0], logits[1, :, 3:] = 0.5, 1
     found = class_map(logits, Geometry(Size(60, 41), Size(6, 4)))
     assert found.dtype == torch.uint8 and found.shape == (41, 60)
     assert (found[:, :29] == 0).all() and (found[:, 31:] == 1).all()
