@@ -50,6 +50,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         {
             "detection": evaluate_detection,
             "segmentation": evaluate_segmentation,
+            "classification": evaluate_classification,
             "depth": evaluate_depth,
         },
     )
@@ -136,6 +137,45 @@ def evaluate_segmentation(options: EvaluateOptions, out_dir: Path) -> dict[str, 
     plot_confusion(scores.confusion, scores.names, out_dir / "confusion_matrix.png")
     log.info("%s", scores.table())
     log.info("results.json and confusion_matrix.png are in %s", out_dir)
+    return results
+
+
+def evaluate_classification(options: EvaluateOptions, out_dir: Path) -> dict[str, Any]:
+    """Top-1, top-5 (multi-label: mAP), the figures of each class, confusion and calibration."""
+    import torch
+
+    from src.classification.evaluation import draw_scores
+    from src.classification.evaluation import evaluate as score
+    from src.classification.restore import restore_classifier
+    from src.core.files import require_writable, write_json
+    from src.data.doctor import settle
+    from src.data.folders import check_labels, read_labels
+    from src.data.label_settings import LabelDataset
+    from src.data.label_transforms import LabelTransform
+    from src.data.loaders import valid_loader
+    from src.engine.distributed import choose_device
+
+    require_writable(out_dir)
+    trained = restore_classifier(options.model, imgsz=options.imgsz)
+    dataset = read_dataset(LabelDataset, options.config)
+    dataset.CLASS_NAMES, dataset.MULTI_LABEL = trained.names, trained.checkpoint["multi_label"]
+    data = read_labels(dataset, options.data_root, splits=[options.split])
+    settle([*data.faults, *check_labels(data)])
+    records = data.records[options.split]
+    classes = len(trained.names) if data.multi_label else None
+    loader = valid_loader(
+        records,
+        LabelTransform(trained.image_size, trained.resize, training=False, classes=classes),
+        batch=options.batch,
+        workers=options.workers,
+    )
+    device = torch.device(choose_device(options.device))
+    scores = score(trained.model.to(device), loader, trained.names, device)
+    assert scores is not None
+    results = {**header(options, trained, len(records)), **scores.as_dict()}
+    write_json(out_dir / "results.json", results)
+    pictures = draw_scores(scores, out_dir)
+    log.info("%s\nresults.json, %s are in %s", scores.table(), ", ".join(pictures), out_dir)
     return results
 
 

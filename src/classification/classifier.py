@@ -27,14 +27,9 @@ class Classifier(nn.Module):
     go through the backbone together.
     """
 
-    def __init__(
-        self, backbone: Backbone, head: ClassificationHead, num_classes: int, criterion: LabelLoss
-    ) -> None:
+    def __init__(self, backbone: Backbone, head: ClassificationHead, criterion: LabelLoss) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.head = head
-        self.num_classes = num_classes
-        self.criterion = criterion
+        self.backbone, self.head, self.criterion = backbone, head, criterion
 
     def features(self, images: Sequence[Tensor] | Tensor) -> list[Features]:
         """What the head reads of each image; nothing in it is trained with a frozen backbone."""

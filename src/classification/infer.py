@@ -23,17 +23,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def load_predictor(options: InferClassifier) -> tuple[Predictor[Tensor], list[str]]:
     """The predictor of ``--model`` (probabilities [C] of each image) and its class names."""
     from src.classification.restore import restore_classifier
-    from src.predict.predictor import Predictor
+    from src.predict.restore import predictor_of
 
     trained = restore_classifier(options.model, options, options.imgsz)
     probabilities = trained.model.criterion.probabilities
-    predictor: Predictor[Tensor] = Predictor(
-        trained.model,
-        trained.image_size,
-        trained.resize,
-        device=options.device,
-        precision=options.precision,
-        batch=options.batch,
+    predictor = predictor_of(
+        trained,
+        options,
         on_device=lambda logits, _: probabilities(logits),
         postprocess=lambda result, _: result,
     )

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from src.classification.classifier import Classifier
+    from torch import nn
 
-log = logging.getLogger(__name__)
+    from src.classification.classifier import Classifier
 
 
 def build_classifier(
@@ -41,28 +40,21 @@ def build_classifier(
     spec = built.spec
     dims = spec.dims * spec.depths[0] if spec.is_vit else spec.dims
     criterion = LabelLoss(multi_label, smoothing)
-    return Classifier(built, build(dims, num_classes, layers), num_classes, criterion)
+    return Classifier(built, build(dims, num_classes, layers), criterion)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the torchinfo summary of a classifier."""
     from src.classification.settings import ClassificationModelSummary
-    from src.core.cli import parse, run
+    from src.engine.summary import run_summary
 
-    def command() -> None:
-        options = parse(ClassificationModelSummary, argv, prog="python -m src.classification.model")
-        from src.engine.summary import summarise
-
-        model = build_classifier(
-            options.model_name,
-            options.num_classes,
-            head=options.head,
-            layers=options.head_layers,
-            **options.backbone_arguments(),
+    def build(options: ClassificationModelSummary) -> nn.Module:
+        arguments = {"head": options.head, **options.backbone_arguments()}
+        return build_classifier(
+            options.model_name, options.num_classes, **arguments, layers=options.head_layers
         )
-        log.info("%s", summarise(model, *options.imgsz))
 
-    run(command)
+    run_summary(ClassificationModelSummary, "python -m src.classification.model", build, argv)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from src.backbones.settings import BackboneOptions
 from src.core.config import Settings, Sides, option
 from src.core.structures import ResizeMode
 from src.data.label_settings import LabelDataset
+from src.data.settings import DataOptions
 from src.engine.settings import TrainingOptions
 from src.features.settings import CacheOptions
 from src.predict.settings import KnownOptions, PredictOptions
@@ -34,16 +35,13 @@ class ClassificationModelOptions(BackboneOptions):
     )
 
 
-class TrainClassifier(TrainingOptions, ClassificationModelOptions, CacheOptions):
+class TrainClassifier(TrainingOptions, ClassificationModelOptions, DataOptions, CacheOptions):
     """Train image classification on a DINO backbone, from folders or a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = LabelDataset
 
     config: Path | None = option(
         None, flags=["-c"], help="dataset YAML (classification_configs/); not needed with folders"
-    )
-    data_root: Path | None = option(
-        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
     )
     train_dir: Path | None = option(
         None, help="training images in a folder a class, or a CSV file of path,label"

@@ -47,12 +47,11 @@ def read_labels(
     *,
     flags: dict[str, Path | None] | None = None,
     splits: Sequence[Split] = ("train", "valid"),
-    names: list[str] | None = None,
 ) -> LabelData:
     """Read splits of a data set, and all that is wrong with them.
 
-    flags: split -> a folder or CSV file that goes before the YAML's; names: the classes, instead
-    of CLASS_NAMES or those of the training data. Raises UserError when a source is not there.
+    flags: split -> a folder or CSV file that goes before the YAML's. Without CLASS_NAMES the
+    classes are those of the first split. Raises UserError when a source is not there.
     """
     listed: dict[str, Named] = {}
     found_names: list[str] = []
@@ -62,7 +61,7 @@ def read_labels(
         listed[split], own, more = (read_csv if source.is_file() else read_folder)(source)
         found_names = found_names or own
         faults += more
-    names = names or dataset.CLASS_NAMES or found_names
+    names = dataset.CLASS_NAMES or found_names
     if len(names) < 2:
         found = ", ".join(names) or "none"
         raise UserError(f"classification needs at least two classes, and there is: {found}")

@@ -31,18 +31,10 @@ def load_predictor(
 ) -> tuple[Predictor[Detections], list[str]]:
     """The predictor of ``--model`` and its class names; UserError for what does not fit."""
     from src.detection.restore import restore_detector
-    from src.predict.predictor import Predictor
+    from src.predict.restore import predictor_of
 
     trained = restore_detector(options.model, options, options.imgsz)
-    predictor: Predictor[Detections] = Predictor(
-        trained.model,
-        trained.image_size,
-        trained.resize,
-        device=options.device,
-        precision=options.precision,
-        batch=options.batch,
-    )
-    return predictor, trained.names
+    return predictor_of(trained, options), trained.names
 
 
 def infer_images(options: InferDetectionImage) -> int:

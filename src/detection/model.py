@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from src.core.structures import ResizeMode, Size
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from src.detection.heads.base import Detector, FeatureExtractor
 
 log = logging.getLogger(__name__)
@@ -101,23 +103,16 @@ def dinov3_detection(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the torchinfo summary of a detector."""
-    from src.core.cli import parse, run
     from src.detection.settings import DetectionModelSummary
+    from src.engine.summary import run_summary
 
-    def command() -> None:
-        options = parse(DetectionModelSummary, argv, prog="python -m src.detection.model")
-        from src.engine.summary import summarise
-
-        detector = build_detector(
-            options.model_name,
-            options.num_classes,
-            head=options.head,
-            **options.backbone_arguments(),
-            channels=options.pyramid_channels,
+    def build(options: DetectionModelSummary) -> nn.Module:
+        arguments = {"head": options.head, **options.backbone_arguments()}
+        return build_detector(
+            options.model_name, options.num_classes, **arguments, channels=options.pyramid_channels
         )
-        log.info("%s", summarise(detector, *options.imgsz))
 
-    run(command)
+    run_summary(DetectionModelSummary, "python -m src.detection.model", build, argv)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from src.core import cli
+from src.core.config import CommandSettings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ def say_size(model: nn.Module) -> None:
 
 def summarise(model: nn.Module, width: int, height: int) -> str:
     """torchinfo's table of layers, parameters and multiply-adds for one image of this size."""
+    import torch
     from torchinfo import summary
 
     with torch.inference_mode():
@@ -65,3 +69,21 @@ def summarise(model: nn.Module, width: int, height: int) -> str:
             verbose=0,
         )
     return str(table)
+
+
+def run_summary(
+    settings: type[CommandSettings],
+    prog: str,
+    build: Callable[[Any], nn.Module],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """The command ``python -m src.X.model``: print the summary of what the options build.
+
+    settings: have imgsz; build: the options -> a model.
+    """
+
+    def command() -> None:
+        options: Any = cli.parse(settings, argv, prog)
+        log.info("%s", summarise(build(options), *options.imgsz))
+
+    cli.run(command)

@@ -17,7 +17,8 @@ from src.core.structures import ResizeMode, Size
 from src.engine.checkpoint import load_checkpoint, load_weights
 
 if TYPE_CHECKING:
-    from src.predict.settings import KnownOptions
+    from src.predict.predictor import Predictor
+    from src.predict.settings import KnownOptions, PredictOptions
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -59,6 +60,21 @@ def restore(
     load_weights(model, {**content, "model": state}, path)
     size = Size(imgsz[0], imgsz[-1]) if imgsz else Size(*content["image_size"])
     return Trained(model.eval(), content["classes"], size, content["resize"], content)
+
+
+def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predictor[Any]:
+    """A predictor of a trained model as the options of inference say; how: what else it takes."""
+    from src.predict.predictor import Predictor
+
+    return Predictor(
+        trained.model,
+        trained.image_size,
+        trained.resize,
+        device=options.device,
+        precision=options.precision,
+        batch=options.batch,
+        **how,
+    )
 
 
 @contextmanager

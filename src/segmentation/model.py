@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from src.segmentation.heads.base import Criterion
     from src.segmentation.segmenter import Segmenter
-
-log = logging.getLogger(__name__)
 
 
 def build_segmenter(
@@ -44,23 +43,16 @@ def build_segmenter(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the torchinfo summary of a segmenter."""
-    from src.core.cli import parse, run
+    from src.engine.summary import run_summary
     from src.segmentation.settings import SegmentationModelSummary
 
-    def command() -> None:
-        options = parse(SegmentationModelSummary, argv, prog="python -m src.segmentation.model")
-        from src.engine.summary import summarise
-
-        model = build_segmenter(
-            options.model_name,
-            options.num_classes,
-            head=options.head,
-            **options.backbone_arguments(),
-            channels=options.head_channels,
+    def build(options: SegmentationModelSummary) -> nn.Module:
+        arguments = {"head": options.head, **options.backbone_arguments()}
+        return build_segmenter(
+            options.model_name, options.num_classes, **arguments, channels=options.head_channels
         )
-        log.info("%s", summarise(model, *options.imgsz))
 
-    run(command)
+    run_summary(SegmentationModelSummary, "python -m src.segmentation.model", build, argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,139 @@
+"""Training, inference and evaluation of classification, from end to end."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from src import evaluate
+from src.classification.infer import infer
+from src.classification.settings import InferClassifier, TrainClassifier
+from src.classification.train import train
+from src.core import cli
+from src.core.errors import UserError
+from src.data.label_settings import LabelDataset
+from src.visualise.draw import draw_ranking
+from tests.classification.drawn import draw_folders
+
+TINY = {"model_name": "dinov3_convnext_atto", "weights": "none", "imgsz": [32], "device": "cpu"}
+
+
+def options(root: Path, **changes) -> TrainClassifier:
+    values = {
+        **TINY,
+        "epochs": 1,
+        "batch": 8,
+        "workers": 0,
+        "train_dir": root / "train",
+        "valid_dir": root / "valid",
+        "out_dir": root / "run",
+        "dataset": LabelDataset(),
+    }
+    return TrainClassifier(**{**values, **changes})
+
+
+def test_the_tutorials_command_is_understood(tmp_path):
+    words = (
+        "--train-dir a --valid-dir b --weights w.pth --model-name dinov3_vits16 --epochs 3 "
+        "-lr 0.01 -b 16 --fine-tune --save-name mine --scheduler 5 8"
+    )
+    found = cli.parse(TrainClassifier, words.split())
+    assert (found.lr, found.batch, found.save_name) == (0.01, 16, "mine")
+    assert found.scheduler_epochs == [5, 8] and found.fine_tune and found.epochs == 3
+    assert found.out_dir == Path("img_cls") and found.dataset.CLASS_NAMES is None
+    words = "-w best.pth --input images --config c.yaml --model-name dinov3_vits16 --repo-dir r"
+    assert cli.parse(InferClassifier, words.split()).model == Path("best.pth")
+
+
+def test_knn_from_folder_to_files(tmp_path):
+    """The neighbours of a picture of one colour are of that colour, random weights or not."""
+    draw_folders(tmp_path, train=4, valid=2)
+    history = train(options(tmp_path, head="knn", knn_k=[1, 3], save_name="mine"))
+    assert history.last["top1"] == 1 and "top1_k3" in history.last
+    run = tmp_path / "run"
+    names = {path.name for path in run.iterdir()}
+    assert {"best_model.pth", "best_mine.pth", "history.csv", "confusion_matrix.png"} <= names
+    assert {"reliability.png", "accuracy.png", "config.yaml"} <= names
+
+    out = tmp_path / "found"
+    code = infer(
+        InferClassifier(
+            model=run / "best_model.pth",
+            input=str(tmp_path / "valid" / "*" / "*.png"),
+            out_dir=out,
+            top=2,
+            device="cpu",
+        )
+    )
+    content = json.loads((out / "classes.json").read_text())
+    assert code == 0 and content["classes"] == ["blue", "green", "red", "yellow"]
+    assert len(content["images"]) == 8
+    for image in content["images"]:
+        best, second = image["top"]
+        assert best["name"] == Path(image["file_name"]).parent.name
+        assert best["probability"] > second["probability"] and (out / image["output"]).is_file()
+    rows = list(csv.DictReader((out / "classes.csv").open()))
+    assert len(rows) == 16 and rows[0]["rank"] == "1" and rows[0]["name"] == "blue"
+
+    with pytest.raises(UserError, match="--head says"):
+        infer(
+            InferClassifier(
+                model=run / "best_model.pth", input=".", out_dir=out, head="linear", device="cpu"
+            )
+        )
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(f"DATA_ROOT: {tmp_path}\nTRAIN_DIR: train\nVALID_DIR: valid\n")
+    results = evaluate.evaluate(
+        evaluate.EvaluateOptions(
+            model=run / "best_model.pth", config=yaml, workers=0, out_dir=tmp_path / "eval"
+        )
+    )
+    assert results["top1"] == 1 and results["per_class"]["red"]["images"] == 2
+    assert (tmp_path / "eval" / "reliability.png").is_file()
+
+
+def test_logistic_on_kept_features(tmp_path):
+    draw_folders(tmp_path, train=4, valid=2)
+    kept = {"cache_features": True, "cache_dir": tmp_path / "kept", "cache_dtype": "float16"}
+    history = train(options(tmp_path, head="logistic", **kept))
+    assert history.last["top1"] == 1
+
+
+def test_multi_label_with_mixing_and_resume(tmp_path):
+    draw_folders(tmp_path, train=3, valid=1)
+    for split in ("train", "valid"):
+        paths = sorted(path.relative_to(tmp_path) for path in (tmp_path / split).glob("*/*.png"))
+        warm = {"red": ",red,warm", "yellow": ",yellow|warm", "blue": "", "green": ",green"}
+        rows = [f"{path},{warm[path.parent.name].lstrip(',')}" for path in paths]
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows))
+    sources = {"train_dir": tmp_path / "train.csv", "valid_dir": tmp_path / "valid.csv"}
+    more = {"mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1, "balanced": True}
+    history = train(options(tmp_path, **sources, **more, save_samples=True))
+    assert 0 <= history.last["mAP"] <= 1 and (tmp_path / "run" / "samples.png").is_file()
+    content = torch.load(tmp_path / "run" / "best_model.pth", weights_only=True)
+    assert content["multi_label"] is True and content["classes"] == [
+        "green", "red", "warm", "yellow",
+    ]  # fmt: skip
+    history = train(options(tmp_path, **sources, **more, epochs=2, resume=True))
+    assert [row["epoch"] for row in history.rows] == [1, 2]
+
+
+def test_contradictions_are_told(tmp_path):
+    draw_folders(tmp_path, train=1, valid=1)
+    with pytest.raises(UserError, match="fine-tune"):
+        train(options(tmp_path, head="knn", fine_tune=True))
+    with pytest.raises(UserError, match="resume"):
+        train(options(tmp_path, head="logistic", resume=True))
+
+
+def test_the_picture_shows_the_ranking():
+    import numpy as np
+
+    image = np.full((120, 160, 3), 128, np.uint8)
+    drawn = draw_ranking(image, ["ants 0.90", "bees 0.10"], [1, 2])
+    assert (drawn != image).any() and (image == 128).all()
+    assert (drawn[60:] == 128).all() and (drawn[:40, :60] != 128).any()
