@@ -165,8 +165,8 @@ def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None
 
 def run(command: Callable[[], Any]) -> None:
     """Run a command's body: UserErrors become one message and an exit code, Ctrl-C is 130."""
-    # libgomp's threads spin for long before they sleep, which starves data workers and video threads
-    # of the same cores; short spins cost nothing on a quiet machine (docs/benchmarks.md).
+    # libgomp's threads spin for long before they sleep, which starves the data workers and video
+    # threads of the same cores; short spins cost nothing on a quiet machine (docs/benchmarks.md).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
