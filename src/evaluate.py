@@ -237,7 +237,7 @@ def header(options: EvaluateOptions, trained: Any, images: int) -> dict[str, Any
 
 def table(results: dict[str, Any]) -> str:
     """The headline figures and those of each class, as lines for the terminal."""
-    names = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR100")
+    names: tuple[str, ...] = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR100")
     names += ("voc_mAP50_11point", "voc_mAP50_area")
     lines = [f"  {name:<20}{_figure(results[name])}" for name in names]
     lines += [f"  {'class':<20}{'AP':>6}{'AP50':>8}"]

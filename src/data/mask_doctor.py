@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -81,7 +81,7 @@ class _Seen(NamedTuple):
 
 
 def examine_masks(
-    splits: dict[str, tuple[Sequence[MaskRecord], Sequence[Fault]]],
+    splits: Mapping[str, tuple[Sequence[MaskRecord], Sequence[Fault]]],
     reader: MaskReader,
     workers: int = 4,
 ) -> MaskReport:

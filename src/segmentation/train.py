@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from src.data.loaders import BatchLoader
     from src.data.masks import MaskReader, MaskRecord
-    from src.data.records import Split
+    from src.data.records import Fault, Split
     from src.engine.history import History
     from src.segmentation.segmenter import Segmenter
 
@@ -82,7 +82,8 @@ def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
     from src.data.masks import check_masks, read_mask_split, split_folders
     from src.engine.summary import say_data
 
-    records, faults = {}, []
+    records: dict[str, list[MaskRecord]] = {}
+    faults: list[Fault] = []
     splits: tuple[Split, ...] = ("train", "valid")
     for split in splits:
         given = options.folders_of(split)
