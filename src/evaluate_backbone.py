@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -175,46 +176,15 @@ def best(history: Any) -> Figures:
     return {name: float(v) for name, v in row.items() if not name.startswith(left_out)}
 
 
-def read_classification(flags: list[str]) -> Callable[[], Figures]:
-    """k-NN and the linear probe."""
-    from src.classification.settings import TrainClassifier
+def probe(task: str, settings: str, script: str) -> Callable[[list[str]], Callable[[], Figures]]:
+    """A part that is a training run: ``src.<task>.train.train`` of these settings."""
 
-    options = parse_probe(TrainClassifier, flags, "train_classifier.py")
+    def read(flags: list[str]) -> Callable[[], Figures]:
+        kind = getattr(import_module(f"src.{task}.settings"), settings)
+        options = parse_probe(kind, flags, script)
+        return lambda: best(import_module(f"src.{task}.train").train(options))
 
-    def run() -> Figures:
-        from src.classification.train import train
-
-        return best(train(options))
-
-    return run
-
-
-def read_segmentation(flags: list[str]) -> Callable[[], Figures]:
-    """The linear probe of segmentation."""
-    from src.segmentation.settings import TrainSegmentation
-
-    options = parse_probe(TrainSegmentation, flags, "train_segmentation.py")
-
-    def run() -> Figures:
-        from src.segmentation.train import train
-
-        return best(train(options))
-
-    return run
-
-
-def read_depth(flags: list[str]) -> Callable[[], Figures]:
-    """The linear probe of depth."""
-    from src.depth.settings import TrainDepth
-
-    options = parse_probe(TrainDepth, flags, "train_depth.py")
-
-    def run() -> Figures:
-        from src.depth.train import train
-
-        return best(train(options))
-
-    return run
+    return read
 
 
 def read_retrieval(flags: list[str]) -> Callable[[], Figures]:
@@ -238,12 +208,15 @@ def read_retrieval(flags: list[str]) -> Callable[[], Figures]:
     return run
 
 
+_CLASSIFICATION = probe("classification", "TrainClassifier", "train_classifier.py")
+_SEGMENTATION = probe("segmentation", "TrainSegmentation", "train_segmentation.py")
+_DEPTH = probe("depth", "TrainDepth", "train_depth.py")
 _PROBE = {"head": "linear", "overwrite": True, "schedule": "cosine", "lr": 1e-3}
 PARTS: dict[str, Part] = {
-    "KNN": Part(read_classification, {"head": "knn", "overwrite": True}, "top1", "k-NN top-1"),
-    "LINEAR": Part(read_classification, _PROBE, "top1", "linear top-1"),
-    "SEGMENTATION": Part(read_segmentation, _PROBE, "mIoU", "segmentation mIoU"),
-    "DEPTH": Part(read_depth, {**_PROBE, "lr": 3e-4}, "RMSE", "depth RMSE (m)"),
+    "KNN": Part(_CLASSIFICATION, {"head": "knn", "overwrite": True}, "top1", "k-NN top-1"),
+    "LINEAR": Part(_CLASSIFICATION, _PROBE, "top1", "linear top-1"),
+    "SEGMENTATION": Part(_SEGMENTATION, _PROBE, "mIoU", "segmentation mIoU"),
+    "DEPTH": Part(_DEPTH, {**_PROBE, "lr": 3e-4}, "RMSE", "depth RMSE (m)"),
     "RETRIEVAL": Part(read_retrieval, {}, "mAP", "retrieval mAP"),
 }
 # Figures of the same run that no backbone is needed for, to stand below the table.
