@@ -82,7 +82,11 @@ def build_loaders(options: TrainDepth, records: Records) -> tuple[BatchLoader, B
 
     fixed = options.dataset, Size(*options.imgsz), options.resize
     moving, still = DepthTransform(*fixed, options.augment), DepthTransform(*fixed, training=False)
-    numbers = {"batch": options.batch, "workers": options.workers, "seed": options.seed}
+    numbers: dict[str, Any] = {
+        "batch": options.batch,
+        "workers": options.workers,
+        "seed": options.seed,
+    }
     return split_loaders(records, moving, still, **numbers, rank=rank(), world=world())
 
 
