@@ -44,8 +44,7 @@ def fit_head(job: Job) -> History:
     if isinstance(model.head, KnnHead):
         metrics = choose_k(job, model.head, len(vectors))
     else:
-        metrics = job.validate(model)
-    assert metrics is not None
+        metrics = job.validate(model) or {}
     history.add({**row, **metrics}, metrics[job.best_metric])
     weights = model.state_dict()
     save_checkpoint(job.run_dir / BEST, weights, job.describe, epoch=1, metrics=metrics)

@@ -68,8 +68,8 @@ def read_labels(
     several = any(len(labels) != 1 for rows in listed.values() for _, labels in rows)
     multi = dataset.MULTI_LABEL if dataset.MULTI_LABEL is not None else several
     records: dict[str, list[LabelRecord]] = {}
-    for split, rows in listed.items():
-        records[split], more = _indexed(rows, names, multi)
+    for name, rows in listed.items():
+        records[name], more = _indexed(rows, names, multi)
         faults += more
     return LabelData(names, multi, records, faults)
 

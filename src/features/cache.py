@@ -168,7 +168,8 @@ class FeatureCache:
 
     def write(self, row: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep a row. Each array is at most as large as its entry. Raises UserError (disk full)."""
-        parts, shapes = [], []
+        parts: list[bytes] = []
+        shapes: list[int] = []
         for name, entry in self.entries.items():
             array = np.ascontiguousarray(arrays[name], entry.dtype)
             assert array.ndim == len(entry.shape), (name, array.shape, entry)
