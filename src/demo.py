@@ -7,7 +7,6 @@ evaluates it, annotates pictures and a video, and says where everything is.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from fractions import Fraction
@@ -114,4 +113,4 @@ def annotate(model: Path, data: Path, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

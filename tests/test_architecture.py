@@ -23,7 +23,7 @@ ALLOWED = {
     "predict": {"core", "backbones", "data", "engine", "metrics"},
     "features": {"core", "backbones", "data", "engine", "metrics"},
     "visualise": {"core", "backbones", "data", "engine", "metrics", "predict", "features"},
-    **{task: BELOW_TASKS for task in TASKS},
+    **dict.fromkeys(TASKS, BELOW_TASKS),
 }
 # Commands that live in a room but stand above it, like the scripts.
 COMMANDS = {"data/check.py", "data/fetch_voc.py", "demo.py", "evaluate.py"}

@@ -141,8 +141,9 @@ def box_transform(
 
 
 def scale_boxes(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """float32 [N, 4] in original pixels -> in resized pixels."""
-    return boxes * np.asarray(geometry.scale * 2, np.float32)
+    """float32 [N, 4] in original pixels -> in resized pixels, rounding kept inside the image."""
+    moved = boxes * np.asarray(geometry.scale * 2, np.float32)
+    return np.minimum(moved, np.asarray(tuple(geometry.resized) * 2, np.float32))
 
 
 class _Axis:

@@ -243,7 +243,9 @@ class _ImageRun:
         helpers = 2 if not self.predictor.on_cuda else min(8, os.cpu_count() or 2)
         pictures = _read_all(self.paths, helpers, 2 * self.predictor.batch + helpers)
         batches = Ahead(_batches(self.predictor, pictures), 1, name="prepare")
-        results = Ahead(self.predictor.stream(batches), 2, name="model")
+        several = len(self.paths) > self.predictor.batch
+        lanes = self.predictor.lanes if several else 1
+        results = Ahead(self.predictor.stream(batches, lanes=lanes), 2, name="model")
         writing: deque[Future[None]] = deque()
         with ThreadPoolExecutor(helpers, thread_name_prefix="write") as pool:
             try:

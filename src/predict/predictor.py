@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -160,14 +162,24 @@ class Predictor(Generic[R]):
                 for result, geometry in zip(results, pending.geometries)
             ]
 
+    @property
+    def lanes(self) -> int:
+        """How many batches ``stream`` may take at once: on the CPU up to four, on CUDA one."""
+        return 1 if self.on_cuda else min(4, torch.get_num_threads())
+
     def stream(
-        self, batches: Iterable[tuple[T, Prepared]], *, ahead: bool | None = None
+        self, batches: Iterable[tuple[T, Prepared]], *, ahead: bool | None = None, lanes: int = 1
     ) -> Iterator[tuple[T, list[R]]]:
         """Batches, each with something to know it by, through the model in their order.
 
         ahead: submit a batch before the one before it is collected, so that the GPU never
-        waits (default: on CUDA; on the CPU it would only delay results).
+        waits (default: on CUDA; on the CPU it would only delay results). lanes: on the CPU, so
+        many batches side by side, the cores shared out among them: threads that share a batch
+        wait for each other at every layer, and most where decoding and encoding share the cores.
         """
+        if lanes > 1:
+            yield from self._side_by_side(batches, lanes)
+            return
         ahead = self.on_cuda if ahead is None else ahead
         waiting: tuple[T, Pending] | None = None
         for tag, batch in batches:
@@ -180,6 +192,33 @@ class Predictor(Generic[R]):
                 waiting = None
         if waiting is not None:
             yield waiting[0], self.collect(waiting[1])
+
+    def _whole(self, batch: Prepared) -> list[R]:
+        return self.collect(self.submit(batch))
+
+    def _side_by_side(
+        self, batches: Iterable[tuple[T, Prepared]], lanes: int
+    ) -> Iterator[tuple[T, list[R]]]:
+        threads = torch.get_num_threads()
+        share = max(1, threads // lanes)
+        waiting: deque[tuple[T, Future[list[R]]]] = deque()
+        # The number of threads is each thread's own, once it has asked for it.
+        with ThreadPoolExecutor(lanes, "model", torch.set_num_threads, (share,)) as pool:
+            try:
+                for tag, batch in batches:
+                    waiting.append(
+                        (tag, pool.submit(lambda b: self.collect(self.submit(b)), batch))
+                    )
+                    if len(waiting) > lanes:
+                        done, future = waiting.popleft()
+                        yield done, future.result()
+                while waiting:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            finally:
+                for _, future in waiting:
+                    future.cancel()
+                torch.set_num_threads(threads)
 
     def predict(self, images: Sequence[np.ndarray]) -> list[R]:
         """One result for each image (RGB uint8 [H, W, 3], any number, mixed sizes), in the

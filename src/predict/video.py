@@ -297,7 +297,9 @@ class _VideoRun:
             batches = Ahead(prepared, 1, name="prepare")
             stages.append(batches)
             results = predictor.stream(
-                self.model_time.pause(batches), ahead=predictor.on_cuda and not reader.live
+                self.model_time.pause(batches),
+                ahead=predictor.on_cuda and not reader.live,
+                lanes=1 if reader.live else predictor.lanes,
             )
             stages.append(Ahead(self.model_time.work(results), 2, name="model"))
             self._draw_all(stages[-1], writer, _total(reader.frames, max_frames))

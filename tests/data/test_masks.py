@@ -119,7 +119,9 @@ def test_pairs_are_found_by_stem(tmp_path: Path) -> None:
     assert kinds == {("image without mask", "error"), ("mask without image", "warning")}
     listed = tmp_path / "list.txt"
     listed.write_text("img_10\n")
-    records, faults = m.read_mask_split(dataset(), m.Folders(folders.images, folders.masks, listed))
+    records, faults = m.read_mask_split(
+        dataset(), m.Folders(folders.images, folders.truths, listed)
+    )
     assert [r.id for r in records] == ["img_10"] and not faults
 
 

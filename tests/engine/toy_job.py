@@ -181,7 +181,8 @@ def main() -> None:
     def command() -> None:
         fit(job)
         sharded = [hasattr(parameter, "device_mesh") for parameter in job.model.parameters()]
-        print("sharded parameters:", sum(sharded))
+        # One write: two processes share the output.
+        sys.stdout.write(f"sharded parameters: {sum(sharded)}\n")
 
     cli.run(command)
 
