@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def pyramid_channels(model_name: str) -> int:
+    """A width that suits the backbone: towers of 128 channels on a pyramid cost three times what
+    the smallest ConvNeXt does, of 64 as much as it does."""
+    from src.backbones.catalog import CATALOG
+
+    deepest = CATALOG[model_name].dims[-1]
+    return 64 if deepest < 384 else 128 if deepest < 1024 else 256
+
+
 def build_detector(
     model_name: str,
     num_classes: int,
@@ -30,7 +39,7 @@ def build_detector(
     repo_dir: str | Path | None = None,
     feature_extractor: FeatureExtractor = "multi",
     fine_tune: bool = False,
-    channels: int = 128,
+    channels: int | None = None,
     nms: float = 0.45,
     image_size: Size | None = None,
     resize: ResizeMode | None = None,
@@ -38,9 +47,10 @@ def build_detector(
     """A detector for training or inference (see ``src.detection.heads.base.Detector``).
 
     num_classes counts the background (len(CLASSES)); channels: width of the pyramid, or of the
-    one map of ``last``. With image_size and resize the model resizes what it is handed;
-    without, images are taken as they come (loaders and predictor resize). UserError for an
-    unknown backbone or head, weights that do not fit, or a package that is missing.
+    one map of ``last`` (default: ``pyramid_channels``). With image_size and resize the model
+    resizes what it is handed; without, images are taken as they come (loaders and predictor
+    resize). UserError for an unknown backbone or head, weights that do not fit, or a package
+    that is missing.
     """
     from src.backbones.build import build_backbone
     from src.detection.heads.registry import HEAD_BUILDERS
@@ -59,7 +69,7 @@ def build_detector(
         backbone,
         num_classes,
         feature_extractor=feature_extractor,
-        channels=channels,
+        channels=channels or pyramid_channels(model_name),
         transform=InputTransform(backbone.size_divisor, image_size, resize),
         nms=nms,
     )

@@ -29,8 +29,8 @@ class TrainDetection(TrainingOptions, BackboneOptions, DataOptions):
         [640, 640], help="width and height of the model's input (one number: both)"
     )
     augment: Literal["none", "flip", "ssd", "strong"] = option("flip", help="augmentation preset")
-    pyramid_channels: int = option(
-        128, ge=16, help="channels of each pyramid level (256: a little better, slower)"
+    pyramid_channels: int | None = option(
+        None, ge=16, help="channels of each pyramid level (default: 64 to 256, by the backbone)"
     )
     nms: float = option(0.45, gt=0, le=1, help="IoU above which the weaker of two boxes goes")
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
@@ -46,8 +46,8 @@ class DetectionModelSummary(BackboneOptions):
     head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
     imgsz: Sides = option([640, 640], help="width and height of the input (one number: both)")
     num_classes: int = option(21, ge=2, help="number of classes, background included")
-    pyramid_channels: int = option(
-        128, ge=16, help="channels of each pyramid level (256: a little better, slower)"
+    pyramid_channels: int | None = option(
+        None, ge=16, help="channels of each pyramid level (default: 64 to 256, by the backbone)"
     )
 
 

@@ -30,8 +30,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(options: TrainDetection) -> History:
     """Train as the options say; UserError for anything the user can mend."""
     from src.core.paths import output_folder
+    from src.detection.model import pyramid_channels
     from src.engine.run_folder import check_run_folder
 
+    # The checkpoint says it, so that it can be built again whatever the default becomes.
+    channels = options.pyramid_channels or pyramid_channels(options.model_name)
+    options = options.model_copy(update={"pyramid_channels": channels})
     run_dir = output_folder(options.out_dir)
     # Before the long preparations: a folder that is taken or cannot be written.
     check_run_folder(run_dir, resume=options.resume, overwrite=options.overwrite)

@@ -160,3 +160,13 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     for head in ("ssd", "retinanet", "fcos"):
         found = torch.load(tmp_path / f"{head}.pt")
         torch.testing.assert_close(found, gradients(head, [0, 1]), atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("dinov3_convnext_atto", 64), ("dinov3_vits16", 128), ("dinov3_vitl16", 256)],
+)
+def test_the_pyramid_is_as_wide_as_the_backbone_affords(name: str, channels: int) -> None:
+    from src.detection.model import pyramid_channels
+
+    assert pyramid_channels(name) == channels
