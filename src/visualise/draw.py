@@ -105,6 +105,25 @@ def _fit_text(text: str, width: int, scale: float, stroke: int) -> tuple[str, in
         text = text[: max(1, keep)]
 
 
+@lru_cache(maxsize=1024)
+def _plate(
+    text: str, width: int, fill: tuple[int, int, int], scale: float, stroke: int
+) -> np.ndarray:
+    """A filled plate with the text (cut to ``width`` pixels): uint8 [h, w, 3], read-only.
+
+    Kept, because a video shows the same few hundred plates over and over, and letters are by far
+    the slowest thing to draw.
+    """
+    pad = max(2, round(4 * scale))
+    text, text_width, text_height, depth = _fit_text(text, width - 2 * pad, scale, stroke)
+    plate = np.empty((text_height + depth + pad, text_width + 2 * pad, 3), np.uint8)
+    plate[:] = fill
+    origin = (pad, pad // 2 + text_height)
+    cv2.putText(plate, text, origin, FONT, scale, text_colour(fill), stroke, cv2.LINE_AA)
+    plate.flags.writeable = False
+    return plate
+
+
 def _draw_label(
     image: np.ndarray,
     text: str,
@@ -112,21 +131,18 @@ def _draw_label(
     fill: tuple[int, int, int],
     style: tuple[int, float, int],
 ) -> None:
-    """A filled plate with the text: above the box, or inside at its top; never off the image."""
+    """A plate with the text: above the box, or inside at its top; never off the image."""
     thickness, scale, stroke = style
     height, width = image.shape[:2]
-    pad = max(2, round(4 * scale))
-    text, text_width, text_height, depth = _fit_text(text, width - 2 * pad, scale, stroke)
-    plate_width, plate_height = text_width + 2 * pad, text_height + depth + pad
+    plate = _plate(text, width, fill, scale, stroke)[:height, :width]
+    plate_height, plate_width = plate.shape[:2]
     left = box[0] - thickness // 2
     top = box[1] - thickness // 2 - plate_height
     if top < 0:
         top = box[1] - thickness // 2
     left = max(0, min(left, width - plate_width))
     top = max(0, min(top, height - plate_height))
-    cv2.rectangle(image, (left, top), (left + plate_width - 1, top + plate_height - 1), fill, -1)
-    origin = (left + pad, top + pad // 2 + text_height)
-    cv2.putText(image, text, origin, FONT, scale, text_colour(fill), stroke, cv2.LINE_AA)
+    image[top : top + plate_height, left : left + plate_width] = plate
 
 
 def draw_detections(

@@ -135,7 +135,7 @@ class Deimv2(Detector):
         self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
     ) -> dict[str, Tensor]:
         """transformers' weighted terms, those of the same name summed over the layers:
-        ``loss_mal``, ``loss_bbox``, ``loss_giou``, ``loss_fgl``, ``loss_ddf``.
+        ``mal``, ``bbox``, ``giou``, ``fgl``, ``ddf``.
 
         They are divided by this process's number of objects there, which is put right here.
         """
@@ -151,11 +151,11 @@ class Deimv2(Detector):
         share = own / global_mean_count(own)
         losses: dict[str, Tensor] = {}
         for name, term in terms.items():
-            name = "_".join(name.split("_")[:2])
+            name = name.split("_")[1]  # loss_bbox_aux_0 -> bbox
             losses[name] = losses.get(name, 0.0) + term * share
         # Without objects there are no denoising queries: DDP wants their weights used all the same.
         embedding = self.head.model.denoising_class_embed.weight
-        losses["loss_mal"] = losses["loss_mal"] + 0.0 * embedding.sum()
+        losses["mal"] = losses["mal"] + 0.0 * embedding.sum()
         return losses
 
     def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
