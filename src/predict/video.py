@@ -28,7 +28,7 @@ from src.predict.threads import Ahead, Stopwatch, stop_all
 
 log = logging.getLogger(__name__)
 
-CRF = 20  # x264's quality: 18 looks like the source, 23 is its default
+CRF = 21  # x264's quality: 18 looks like the source, 23 is its default
 
 
 class _Encoder(Protocol):
@@ -45,7 +45,7 @@ class _H264:
         self._av = av
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
         # The colours are converted by BT.601 below; players of HD would assume BT.709.
-        options = {"preset": "veryfast", "crf": str(CRF), "colorspace": "smpte170m"}
+        options = {"preset": "superfast", "crf": str(CRF), "colorspace": "smpte170m"}
         self._stream: Any = self._container.add_stream("libx264", rate=rate, options=options)
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = "yuv420p"
