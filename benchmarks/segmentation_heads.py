@@ -74,7 +74,7 @@ def stop_after(command: list[str], seconds: float, log_file: Path) -> None:
     """Run a training for so long from its first step on; its words go to a file."""
     with log_file.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, preexec_fn=os.setpgrp
         )
         began = None
         while process.poll() is None:
@@ -86,8 +86,8 @@ def stop_after(command: list[str], seconds: float, log_file: Path) -> None:
                 process.wait(120)
 
 
-def time_used(session: int) -> float:
-    """Seconds that the processes of a session have had of CORES cores, or else the clock's."""
+def time_used(group: int) -> float:
+    """Seconds that the processes of a group have had of CORES cores, or else the clock's."""
     ticks = 0
     if not Path("/proc").is_dir():
         return time.monotonic()
@@ -96,7 +96,7 @@ def time_used(session: int) -> float:
             fields = stat.read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
         except OSError:  # it has ended meanwhile
             continue
-        if int(fields[3]) == session:  # user and system time, its own and of ended children
+        if int(fields[2]) == group:  # user and system time, its own and of ended children
             ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK") / CORES
 
