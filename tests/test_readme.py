@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from src.classification.settings import InferClassifier, TrainClassifier
 from src.core import cli
 from src.data.settings import CheckData, FetchVoc
 from src.detection.settings import (
@@ -19,6 +20,11 @@ from src.detection.settings import (
     TrainDetection,
 )
 from src.evaluate import EvaluateOptions
+from src.segmentation.settings import (
+    InferSegmentationImage,
+    InferSegmentationVideo,
+    TrainSegmentation,
+)
 from tests.conftest import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -26,6 +32,11 @@ SETTINGS = {
     "train_detection.py": TrainDetection,
     "infer_det_image.py": InferDetectionImage,
     "infer_det_video.py": InferDetectionVideo,
+    "train_segmentation.py": TrainSegmentation,
+    "infer_seg_image.py": InferSegmentationImage,
+    "infer_seg_video.py": InferSegmentationVideo,
+    "train_classifier.py": TrainClassifier,
+    "infer_classifier.py": InferClassifier,
     "src.evaluate": EvaluateOptions,
     "src.data.check": CheckData,
     "src.data.fetch_voc": FetchVoc,
