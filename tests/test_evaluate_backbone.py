@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import yaml
 
+from src.backbone_parts import commonest_pixels
+from src.backbone_table import markdown
 from src.backbones.catalog import CATALOG
-from src.backbones.published import PUBLISHED, published
+from src.backbones.published import PUBLISHED, SOURCES, published
 from src.core import cli
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.data.images import write_image
+from src.data.masks import write_mask
 from src.data.synthetic_depth import draw_depth_dataset
 from src.evaluate_backbone import EvaluateBackbone, evaluate_backbones
+from src.segmentation.settings import TrainSegmentation
 
 
 def draw_colours(root: Path, count: int, seed: int) -> None:
@@ -66,8 +70,10 @@ def test_a_table_of_three_parts(parts, tmp_path) -> None:
     run = yaml.safe_load((tmp_path / "out/dinov3_convnext_atto/depth/config.yaml").read_text())
     assert run["head"] == "linear" and run["fine_tune"] is False  # whatever TRAIN says
     table = (tmp_path / "out" / "results.md").read_text()
-    assert "| dinov3_convnext_atto | none | 1.000 | " in table
-    assert "always the mean depth" in table and "arxiv.org/abs/2508.10104" in table
+    assert "| dinov3_convnext_atto | none | 100.0 | " in table
+    floor = f"{measured['DEPTH']['mean_predictor_RMSE']:.3f}"
+    assert f"| *no backbone* |  | 50.0 | {floor} | " in table
+    assert "depth RMSE (m): always the mean depth" in table
 
 
 def test_a_part_that_fails_is_told_and_the_rest_goes_on(parts, tmp_path) -> None:
@@ -90,10 +96,43 @@ def test_bad_input_stops_before_anything_runs(parts, tmp_path) -> None:
         options(tmp_path, {"KNN": {"weights": "x"}})
     with pytest.raises(UserError, match="2 weights for 1 backbones"):
         options(tmp_path, parts, "--weights", "none", "none")
+    twice = ["--model-name", *["dinov3_convnext_atto"] * 2, "--weights", "none", "none"]
+    with pytest.raises(UserError, match="twice with weights called none"):
+        evaluate_backbones(options(tmp_path, parts, *twice))
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_published_figures_stand_in_the_table_with_their_sources(parts, tmp_path) -> None:
+    names = ["dinov3_vits16", "dinov2_vits14", "dinov3_convnext_atto"]
+    rows = {name: {"model_name": name, "weights": "none"} for name in names}
+    rows |= {"again": {"model_name": "dinov3_vits16", "weights": "x.pth"}}
+    table = markdown({"rows": rows, "data": {"KNN": {}}, "measured": {}, "failed": {}})
+    lines = table.splitlines()
+    assert lines[2] == "| dinov3_vits16 | none | - | - | 47 [1] | 0.403 [1] |"
+    assert lines[3] == "| dinov2_vits14 | none | - | 79 [2] | 44.3 [3] | 0.449 [3] |"
+    assert lines[4] == "| dinov3_convnext_atto | none | - | - | - | - |"
+    assert lines[5] == "| dinov3_vits16 | x.pth | - | - | 47 [1] | 0.403 [1] |"
+    assert "[1] DINOv3's model card" in table and "[3] DINOv2's paper" in table
 
 
 def test_published_figures_are_of_backbones_that_exist() -> None:
     assert set(PUBLISHED) <= set(CATALOG)
-    assert published("dinov3_vitb16").nyu_rmse == 0.373
     assert published("dinov3_convnext_atto").ade20k_miou is None
+    figures = [f for row in PUBLISHED.values() for f in row.figures().values() if f is not None]
+    assert {figure.source for figure in figures} == set(SOURCES)
+    assert all("https://" in source for source in SOURCES.values())
+
+
+def test_a_floor_for_segmentation(tmp_path) -> None:
+    """Three quarters sky, one road; a third class is in no mask: 0.75 / 2."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2] = 1
+    write_image(tmp_path / "images" / "a.png", np.zeros((8, 8, 3), np.uint8))
+    write_mask(tmp_path / "masks" / "a.png", mask, np.zeros((256, 3), np.uint8))
+    content = {f"{s}_{k}": k.lower() for s in ("TRAIN", "VALID") for k in ("IMAGES", "MASKS")}
+    content |= {"DATA_ROOT": str(tmp_path), "ALL_CLASSES": ["sky", "road", "car"]}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    given = cli.parse(TrainSegmentation, ["--config", str(tmp_path / "c.yaml")])
+    assert commonest_pixels(given) == {"commonest_class_mIoU": pytest.approx(0.375)}

@@ -1,48 +1,85 @@
-"""Figures that the papers give for frozen backbones, to stand beside measured ones."""
+"""Figures that Meta published for frozen backbones, to stand beside measured ones.
+
+Each was read in the source it names; what was not found there is None. The
+protocols differ between sources, and from ours: they say what to expect, not what to reach.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-DINOV3 = "DINOv3, https://arxiv.org/abs/2508.10104"
-DINOV2 = "DINOv2, https://github.com/facebookresearch/dinov2 (models without registers)"
 SOURCES = {
-    "imagenet_knn": DINOV2,
-    "ade20k_miou": f"{DINOV3} (linear probe; its figures for DINOv2, too)",
-    "nyu_rmse": f"{DINOV3} (linear probe; its figures for DINOv2, too)",
+    "v3 card": "DINOv3's model card, 'Results for ViT backbones' and '... ConvNeXt backbones' "
+    "(LVD-1689M): https://github.com/facebookresearch/dinov3/blob/main/MODEL_CARD.md",
+    "v2 readme": "DINOv2's README, table of pretrained models: "
+    "https://github.com/facebookresearch/dinov2#pretrained-models",
+    "v2 paper": "DINOv2's paper, section 'Dense Recognition Tasks': semantic segmentation, column "
+    "lin.; depth estimation, NYUd, column lin. 1: https://arxiv.org/abs/2304.07193",
 }
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A published number and the key of its source in SOURCES."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Published:
-    """imagenet_knn: top-1 in per cent; ade20k_miou: per cent; nyu_rmse: metres; None: not given."""
+    """imagenet_knn: top-1 in per cent; ade20k_miou: per cent; nyu_rmse: metres; None: not found
+    in the sources."""
 
-    imagenet_knn: float | None = None
-    ade20k_miou: float | None = None
-    nyu_rmse: float | None = None
+    imagenet_knn: Figure | None = None
+    ade20k_miou: Figure | None = None
+    nyu_rmse: Figure | None = None
+
+    def figures(self) -> dict[str, Figure | None]:
+        """By column, in the order of the table."""
+        return {name: getattr(self, name) for name in TITLES}
 
 
-_V3 = {
-    "vits16": (47.0, 0.403),
-    "vits16plus": (48.8, 0.399),
-    "vitb16": (51.8, 0.373),
-    "vitl16": (54.9, 0.352),
-    "vith16plus": (54.8, 0.352),
-    "vit7b16": (55.9, 0.309),
-    "convnext_tiny": (42.7, 0.448),
-    "convnext_small": (44.8, 0.432),
-    "convnext_base": (46.3, 0.420),
-    "convnext_large": (47.8, 0.403),
+TITLES = {
+    "imagenet_knn": "ImageNet k-NN (%)",
+    "ade20k_miou": "ADE20K mIoU (%)",
+    "nyu_rmse": "NYU RMSE (m)",
 }
-_V2 = {
-    "s": (79.0, 45.5, 0.446),
-    "b": (82.1, 48.4, 0.416),
-    "l": (83.5, 48.8, 0.394),
-    "g": (83.5, 49.5, 0.372),
-}
+
+
+def _v3(miou: float, rmse: float) -> Published:
+    """The card gives no k-NN."""
+    return Published(None, Figure(miou, "v3 card"), Figure(rmse, "v3 card"))
+
+
+def _v2(knn: float, miou: float | None = None, rmse: float | None = None) -> Published:
+    """The paper's dense figures are of the models without registers."""
+    return Published(
+        Figure(knn, "v2 readme"),
+        None if miou is None else Figure(miou, "v2 paper"),
+        None if rmse is None else Figure(rmse, "v2 paper"),
+    )
+
+
 PUBLISHED: dict[str, Published] = {
-    **{f"dinov3_{size}": Published(None, *figures) for size, figures in _V3.items()},
-    **{f"dinov2_vit{size}14": Published(*figures) for size, figures in _V2.items()},
+    "dinov3_vits16": _v3(47.0, 0.403),
+    "dinov3_vits16plus": _v3(48.8, 0.399),
+    "dinov3_vitb16": _v3(51.8, 0.373),
+    "dinov3_vitl16": _v3(54.9, 0.352),
+    "dinov3_vith16plus": _v3(54.8, 0.352),
+    "dinov3_vit7b16": _v3(55.9, 0.309),
+    "dinov3_convnext_tiny": _v3(42.7, 0.448),
+    "dinov3_convnext_small": _v3(44.8, 0.432),
+    "dinov3_convnext_base": _v3(46.3, 0.420),
+    "dinov3_convnext_large": _v3(47.8, 0.403),
+    "dinov2_vits14": _v2(79.0, 44.3, 0.449),
+    "dinov2_vitb14": _v2(82.1, 47.3, 0.399),
+    "dinov2_vitl14": _v2(83.5, 47.7, 0.384),
+    "dinov2_vitg14": _v2(83.5, 49.0, 0.344),
+    "dinov2_vits14_reg": _v2(79.1),
+    "dinov2_vitb14_reg": _v2(82.0),
+    "dinov2_vitl14_reg": _v2(83.8),
+    "dinov2_vitg14_reg": _v2(83.7),
 }
 
 
