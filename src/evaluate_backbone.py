@@ -110,7 +110,7 @@ def evaluate_backbones(options: EvaluateBackbone) -> int:
     rows = options.rows()
     for row in rows.values():
         assert CATALOG[row["model_name"]]
-    folder = require_writable(output_folder(options.out_dir))
+    folder = require_writable(output_folder(options.out_dir)).absolute()
     wanted = {name: given for name, given in options.dataset.parts().items() if given is not None}
     runs = []
     for label, row in rows.items():

@@ -76,6 +76,15 @@ def test_a_table_of_three_parts(parts, tmp_path) -> None:
     assert "depth RMSE (m): always the mean depth" in table
 
 
+def test_a_relative_folder_lies_below_outputs(parts, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = {"RETRIEVAL": parts["RETRIEVAL"]}
+    assert evaluate_backbones(options(tmp_path, one, "--out-dir", "here")) == 0
+    folder = tmp_path / "outputs" / "here"
+    assert (folder / "results.md").is_file()
+    assert (folder / "dinov3_convnext_atto" / "retrieval" / "scores.json").is_file()
+
+
 def test_a_part_that_fails_is_told_and_the_rest_goes_on(parts, tmp_path) -> None:
     broken = {"KNN": {**parts["KNN"], "valid_dir": "nowhere"}, "RETRIEVAL": parts["RETRIEVAL"]}
     assert evaluate_backbones(options(tmp_path, broken)) == 1

@@ -1,18 +1,29 @@
 """``python -m src.data.check --config X``: everything about a data set, faults first.
 
-Writes report.txt, report.json (every single fault) and a picture of samples with their boxes or
-classes for each split. A YAML with ALL_CLASSES is one of segmentation, others are of detection.
-The exit code is 1 when there are faults that would stop a training run.
+Writes report.txt, report.json (every single fault) and a picture of samples with their boxes,
+masks, classes or depths for each split. Which of these it is shows by the keys of the YAML. The
+exit code is 1 when there are faults that would stop a training run.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from src.core import cli
 from src.core.config import load_yaml
-from src.data.mask_settings import CheckMasks
+from src.data.check_settings import CheckAny, CheckDepths, CheckLabels, CheckSegmentation, kind_of
 from src.data.settings import CheckData
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from src.data.report import FullReport
+
+    Examined = tuple[FullReport[Any], dict[str, Callable[[], np.ndarray | None]]]
 
 log = logging.getLogger(__name__)
 
@@ -24,60 +35,33 @@ def main() -> None:
 
 def _command() -> int:
     prog = "python -m src.data.check"
-    given, _ = cli.build_parser(CheckMasks, prog).parse_known_args()
-    path = getattr(given, "config", None) or CheckData.model_fields["config"].default
-    if "ALL_CLASSES" in load_yaml(path):
-        return check_segmentation(cli.parse(CheckMasks, prog=prog))
-    return check(cli.parse(CheckData, prog=prog))
+    words = sys.argv[1:]
+    given, _ = cli.build_parser(CheckAny, prog).parse_known_args(words)
+    settings = cli.parse(kind_of(_keys(given, words)), words, prog)
+    return check(settings)
+
+
+def _keys(given: Any, words: Sequence[str]) -> set[str]:
+    """The keys of the YAML, and those that flags stand for (--train-dir: TRAIN_DIR)."""
+    flags = {word.split("=")[0] for word in words if word.startswith("--")}
+    keys = {flag[2:].replace("-", "_").upper() for flag in flags}
+    if hasattr(given, "config") or not keys & {"TRAIN_DIR", "VALID_DIR"}:
+        keys |= set(load_yaml(getattr(given, "config", CheckData.model_fields["config"].default)))
+    return keys
 
 
 def check(settings: CheckData) -> int:
     """Examine the data set, log the report, write report and pictures; 1 when it has errors."""
-    from src.core.files import require_writable
-    from src.core.paths import output_folder
-    from src.data.doctor import examine
-    from src.data.images import write_image
-    from src.data.records import read_split
-
-    folder = require_writable(output_folder(settings.out_dir))
-    names = settings.dataset.names
-    train = read_split(settings.dataset, "train", settings.data_root)
-    valid = read_split(settings.dataset, "valid", settings.data_root)
-    report = examine({"train": train, "valid": valid}, names, settings.workers)
-    for split, (records, _) in (("train", train), ("valid", valid)):
-        sheet = draw_samples(records, names, settings.samples)
-        if sheet is not None:
-            write_image(folder / f"samples_{split}.jpg", sheet)
-    return finish(report, folder)
-
-
-def check_segmentation(settings: CheckMasks) -> int:
-    """``check`` for images and masks."""
-    from src.core.files import require_writable
+    from src.core.files import require_writable, write_json, write_text
     from src.core.paths import output_folder
     from src.data.images import write_image
-    from src.data.mask_doctor import examine_masks
-    from src.data.masks import MaskReader, read_mask_split, split_folders
 
     folder = require_writable(output_folder(settings.out_dir))
-    reader = MaskReader(settings.dataset)
-    found = {}
-    for split in ("train", "valid"):
-        flags = settings.folders_of(split)
-        folders = split_folders(settings.dataset, split, settings.data_root, *flags)
-        found[split] = read_mask_split(settings.dataset, folders)
-    report = examine_masks(found, reader, settings.workers)
-    for split, (records, _) in found.items():
-        sheet = draw_mask_samples(records, reader, settings.samples)
+    report, pictures = _EXAMINE[type(settings)](settings)
+    for split, draw in pictures.items():
+        sheet = draw()
         if sheet is not None:
             write_image(folder / f"samples_{split}.jpg", sheet)
-    return finish(report, folder)
-
-
-def finish(report, folder) -> int:  # type: ignore[no-untyped-def]
-    """Log and write a report (``text()``, ``as_dict()``, ``errors``); the exit code."""
-    from src.core.files import write_json, write_text
-
     text = report.text()
     log.info("%s\n", text)
     write_text(folder / "report.txt", text + "\n")
@@ -88,53 +72,77 @@ def finish(report, folder) -> int:  # type: ignore[no-untyped-def]
     return 1 if report.errors else 0
 
 
-def draw_mask_samples(records, reader, count, side=400):  # type: ignore[no-untyped-def]
-    """A contact sheet of ``count`` pairs spread over the split, under their classes, or None."""
-    from src.core.errors import UserError
-    from src.core.structures import Size
-    from src.data.images import read_image, resize
-    from src.data.mask_transforms import resize_mask
-    from src.visualise.draw import colour_table, contact_sheet, draw_classes
+def _boxes(settings: CheckData) -> Examined:
+    from src.data.doctor import examine
+    from src.data.records import read_split
+    from src.visualise.data_samples import box_samples
 
-    colours = colour_table(len(reader.dataset.names), reader.dataset.colours)
-    tiles = []
-    for record in spread_over(records, count):
-        try:
-            image, geometry = resize(read_image(record.image), Size(side, side), "fit")
-            mask = resize_mask(reader.read(record.mask, geometry.original), geometry.resized)
-        except UserError:
-            continue  # it is in the report
-        tiles.append(draw_classes(image, mask, colours))
-    return contact_sheet(tiles, max(1, round(len(tiles) ** 0.5))) if tiles else None
+    names = settings.dataset.names
+    train = read_split(settings.dataset, "train", settings.data_root)
+    valid = read_split(settings.dataset, "valid", settings.data_root)
+    found = {"train": train, "valid": valid}
+    report = examine(found, names, settings.workers)
+    return report, {
+        split: partial(box_samples, records, names, settings.samples)
+        for split, (records, _) in found.items()
+    }
 
 
-def spread_over(records, count):  # type: ignore[no-untyped-def]
-    """``count`` of the records, evenly spread."""
-    import numpy as np
+def _masks(settings: CheckSegmentation) -> Examined:
+    from src.data.mask_doctor import examine_masks
+    from src.data.masks import MaskReader, read_mask_split, split_folders
+    from src.visualise.data_samples import mask_samples
 
-    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-    return [records[index] for index in chosen.tolist()]
+    reader = MaskReader(settings.dataset)
+    found = {}
+    for split in ("train", "valid"):
+        flags = settings.folders_of(split)
+        folders = split_folders(settings.dataset, split, settings.data_root, *flags)
+        found[split] = read_mask_split(settings.dataset, folders)
+    report = examine_masks(found, reader, settings.workers)
+    return report, {
+        split: partial(mask_samples, records, reader, settings.samples)
+        for split, (records, _) in found.items()
+    }
 
 
-def draw_samples(records, names, count, side=400):  # type: ignore[no-untyped-def]
-    """A contact sheet (uint8 [H, W, 3]) of ``count`` records spread over the split, or None."""
+def _labels(settings: CheckLabels) -> Examined:
+    from src.data.folders import read_labels
+    from src.data.label_doctor import examine_labels
+    from src.visualise.data_samples import label_samples
 
-    from src.core.errors import UserError
-    from src.core.structures import Size
-    from src.data.images import read_image, resize
-    from src.data.transforms import scale_boxes
-    from src.visualise.draw import contact_sheet, draw_detections
+    flags = {"train": settings.train_dir, "valid": settings.valid_dir}
+    data = read_labels(settings.dataset, settings.data_root, flags=flags)
+    report = examine_labels(data, settings.workers)
+    return report, {
+        split: partial(label_samples, records, data.names, settings.samples)
+        for split, records in data.records.items()
+    }
 
-    tiles = []
-    for record in spread_over(records, count):
-        try:
-            image, geometry = resize(read_image(record.image), Size(side, side), "fit")
-        except UserError:
-            continue  # it is in the report
-        tiles.append(
-            draw_detections(image, scale_boxes(record.boxes, geometry), record.labels, names)
-        )
-    return contact_sheet(tiles, max(1, round(len(tiles) ** 0.5))) if tiles else None
+
+def _depths(settings: CheckDepths) -> Examined:
+    from src.data.depth_doctor import examine_depths
+    from src.data.depths import read_depth_split
+    from src.visualise.data_samples import depth_samples
+
+    dataset = settings.dataset
+    found = {
+        split: read_depth_split(dataset, split, settings.data_root, *settings.folders_of(split))
+        for split in ("train", "valid")
+    }
+    report = examine_depths(found, dataset, settings.workers)
+    return report, {
+        split: partial(depth_samples, records, dataset, settings.samples)
+        for split, (records, _) in found.items()
+    }
+
+
+_EXAMINE: dict[type[CheckData], Callable[[Any], Examined]] = {
+    CheckData: _boxes,
+    CheckSegmentation: _masks,
+    CheckLabels: _labels,
+    CheckDepths: _depths,
+}
 
 
 if __name__ == "__main__":

@@ -94,6 +94,14 @@ def read_depth(path: Path, dataset: DepthDataset, size: Size | None = None) -> n
     """A depth file as float32 [H, W] in metres; 0 where it is not measured.
 
     Values below MIN_DEPTH or above MAX_DEPTH, infinite ones and NaN count as not measured.
+    UserError as of ``read_metres``.
+    """
+    return measured(read_metres(path, dataset, size), dataset)
+
+
+def read_metres(path: Path, dataset: DepthDataset, size: Size | None = None) -> np.ndarray:
+    """A depth file as float32 [H, W] in metres, whatever its values are.
+
     UserError when it cannot be read, is in colour or 8 bits, or has another size than ``size``
     (its image's).
     """
@@ -107,7 +115,11 @@ def read_depth(path: Path, dataset: DepthDataset, size: Size | None = None) -> n
             f"the depth {path} is {stored.shape[1]}x{stored.shape[0]}, its image "
             f"{size.width}x{size.height}"
         )
-    metres = stored.astype(np.float32) / dataset.DEPTH_SCALE
+    return stored.astype(np.float32) / np.float32(dataset.DEPTH_SCALE)
+
+
+def measured(metres: np.ndarray, dataset: DepthDataset) -> np.ndarray:
+    """The metres with 0 where they are not within the data set's range."""
     known = np.isfinite(metres) & (metres >= dataset.MIN_DEPTH) & (metres <= dataset.MAX_DEPTH)
     return np.where(known, metres, np.float32(0))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,8 @@ import numpy as np
 
 from src.core.errors import UserError
 from src.core.structures import Size
-from src.data.images import image_size_of, read_image
+from src.data.duplicates import FirstSeen, see_image
+from src.data.images import image_size_of
 from src.data.records import BoxRecord, Fault, describe
 from src.data.report import Report, SplitReport, example, grouped
 
@@ -113,7 +113,7 @@ def check_size(record: BoxRecord, actual: Size) -> list[Fault]:
 
 
 def examine(
-    splits: dict[str, tuple[Sequence[BoxRecord], Sequence[Fault]]],
+    splits: Mapping[str, tuple[Sequence[BoxRecord], Sequence[Fault]]],
     names: Sequence[str],
     workers: int = 4,
 ) -> Report:
@@ -123,7 +123,7 @@ def examine(
     and between them (compared by their pixels, whatever file they are in).
     """
     report = Report(list(names), {})
-    first_seen: dict[bytes, tuple[str, BoxRecord]] = {}
+    first = FirstSeen()
     for split, (records, given) in splits.items():
         counted = _count(records, len(names))
         counted.faults = [*given, *check_records(records, names, split)]
@@ -132,11 +132,8 @@ def examine(
                 counted.faults.append(Fault("unreadable image", record.image, problem))
                 continue
             counted.faults += check_size(record, size)
-            earlier_split, earlier = first_seen.setdefault(digest, (split, record))
-            if earlier is not record:
-                detail = f"the same picture as {earlier.image} of {earlier_split}"
-                kind = "duplicate" if split == earlier_split else f"duplicate of {earlier_split}"
-                counted.faults.append(Fault(kind, record.image, detail, "warning"))
+            again = first.fault(digest, split, record.image)
+            counted.faults += [again] if again else []
         report.splits[split] = counted
     return report
 
@@ -148,12 +145,9 @@ def _read_all(
 
     def read(record: BoxRecord) -> tuple[BoxRecord, Size | None, bytes | None, str]:
         try:
-            image = read_image(record.image)
+            return record, *see_image(record.image), ""
         except UserError as error:
             return record, None, None, str(error)
-        size = Size(image.shape[1], image.shape[0])
-        digest = hashlib.blake2b(image.data, digest_size=16, salt=repr(tuple(size)).encode()[:16])
-        return record, size, digest.digest(), ""
 
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(records), 2000):

@@ -30,12 +30,17 @@ class LabelRecord:
 
 @dataclass
 class LabelData:
-    """Both splits of a data set. names: class names by index."""
+    """Both splits of a data set. names: class names by index; found: faults by split."""
 
     names: list[str]
     multi_label: bool
     records: dict[str, list[LabelRecord]]
-    faults: list[Fault]
+    found: dict[str, list[Fault]]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Those of all splits."""
+        return [fault for faults in self.found.values() for fault in faults]
 
 
 Named = list[tuple[Path, tuple[str, ...]]]  # images and the names of their classes
@@ -55,12 +60,11 @@ def read_labels(
     """
     listed: dict[str, Named] = {}
     found_names: list[str] = []
-    faults: list[Fault] = []
+    faults: dict[str, list[Fault]] = {}
     for split in splits:
         source = split_source(dataset, split, data_root, (flags or {}).get(split))
-        listed[split], own, more = (read_csv if source.is_file() else read_folder)(source)
+        listed[split], own, faults[split] = (read_csv if source.is_file() else read_folder)(source)
         found_names = found_names or own
-        faults += more
     names = dataset.CLASS_NAMES or found_names
     if len(names) < 2:
         found = ", ".join(names) or "none"
@@ -70,7 +74,7 @@ def read_labels(
     records: dict[str, list[LabelRecord]] = {}
     for name, rows in listed.items():
         records[name], more = _indexed(rows, names, multi)
-        faults += more
+        faults[name] += more
     return LabelData(names, multi, records, faults)
 
 
@@ -102,14 +106,17 @@ def split_source(
 def read_folder(folder: Path) -> tuple[Named, list[str], list[Fault]]:
     """Images below a folder a class: (images with their class), sorted class names, faults."""
     classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    loose = sorted(path.name for path in folder.iterdir() if path.is_file() and is_image(path))
     if not classes:
-        loose = any(is_image(path) for path in folder.iterdir())
         raise UserError(
             f"{folder} has no sub-folder: put the images of each class into a folder of its name"
             + (" (there are images, but no class is known of them)" if loose else "")
         )
     rows: Named = []
     faults = []
+    if loose:
+        detail = f"{len(loose)} beside the folders of classes ({loose[0]}): they are not used"
+        faults.append(Fault("image without class", folder, detail, "warning"))
     for name in classes:
         paths = [Path(top) / f for top, _, files in os.walk(folder / name) for f in files]
         images = sorted((path for path in paths if is_image(path)), key=natural_key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ import numpy as np
 
 from src.core.errors import UserError
 from src.core.structures import IGNORE, Size
-from src.data.images import read_image
+from src.data.duplicates import FirstSeen, see_image
 from src.data.masks import MaskReader, MaskRecord
 from src.data.records import Fault
-from src.data.report import FullReport, fault_values, table
+from src.data.report import FullReport, fault_values, size_table, table
 
 
 @dataclass
@@ -60,15 +59,7 @@ class MaskReport(FullReport[MaskSplitReport]):
         return table(rows)
 
     def _sizes(self) -> str:
-        every = {size for part in self.splits.values() for size in part.sizes}
-        often = sorted(every, key=lambda s: -sum(p.sizes.get(s, 0) for p in self.splits.values()))
-        rows = [["size", *self.splits]]
-        for size in often[:8]:
-            counts = [str(part.sizes.get(size, 0)) for part in self.splits.values()]
-            rows.append([f"{size.width}x{size.height}", *counts])
-        if len(often) > 8:
-            rows.append([f"and {len(often) - 8} more", *("" for _ in self.splits)])
-        return table(rows)
+        return size_table({split: part.sizes for split, part in self.splits.items()})
 
 
 class _Seen(NamedTuple):
@@ -93,7 +84,7 @@ def examine_masks(
     """
     names = reader.dataset.names
     report = MaskReport(names, {})
-    first_seen: dict[bytes, tuple[str, MaskRecord]] = {}
+    first = FirstSeen()
     for split, (records, given) in splits.items():
         part = MaskSplitReport(
             len(records), np.zeros(len(names) + 1, np.int64), np.zeros(len(names), np.int64)
@@ -108,11 +99,8 @@ def examine_masks(
                 part.pixels += seen.pixels
                 part.images_with += seen.pixels[:-1] > 0
                 part.sizes[seen.size] = part.sizes.get(seen.size, 0) + 1
-                where, earlier = first_seen.setdefault(seen.digest, (split, record))
-                if earlier is not record:
-                    detail = f"the same picture as {earlier.image} of {where}"
-                    kind = "duplicate" if where == split else f"duplicate of {where}"
-                    part.faults.append(Fault(kind, record.image, detail, "warning"))
+                again = first.fault(seen.digest, split, record.image)
+                part.faults += [again] if again else []
         absent = [name for name, pixels in zip(names, part.pixels) if not pixels]
         part.faults += [
             Fault("class without pixels", None, f"'{name}' in {split}", "warning")
@@ -127,16 +115,14 @@ def examine_masks(
 def _see(record: MaskRecord, reader: MaskReader) -> _Seen:
     classes = len(reader.dataset.names)
     try:
-        image = read_image(record.image)
+        size, digest = see_image(record.image)
     except UserError as error:
         return _Seen(None, None, None, Fault("unreadable image", record.image, str(error)))
-    size = Size(image.shape[1], image.shape[0])
     try:
         mask = reader.read(record.mask, size)
     except UserError as error:
         return _Seen(None, None, None, Fault("bad mask", record.mask, str(error)))
     counts = np.bincount(mask.reshape(-1), minlength=256)
-    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
     fault = None
     if counts[IGNORE] == mask.size:
         detail = "not one pixel has a class"

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from src.core.structures import Size
 from src.data.records import Fault
 
 _SEVERITIES = ["error", "repaired", "warning"]
@@ -50,6 +51,10 @@ class FullReport(Generic[P]):
         """Tables of faults, classes and sizes."""
         faults = fault_table({split: part.faults for split, part in self.splits.items()})
         return "\n\n".join([faults, self._classes(), self._sizes()])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values, each fault included."""
+        raise NotImplementedError
 
     def _classes(self) -> str:
         raise NotImplementedError
@@ -144,6 +149,35 @@ def example(faults: Sequence[Fault]) -> str:
     """The first of the faults in a few words."""
     fault = faults[0]
     return f"{fault.path.name}: {fault.detail}" if fault.path else fault.detail
+
+
+def size_table(splits: Mapping[str, Mapping[Size, int]]) -> str:
+    """How many images have each size, the eight commonest sizes a line each."""
+    every = {size for sizes in splits.values() for size in sizes}
+    often = sorted(every, key=lambda size: -sum(s.get(size, 0) for s in splits.values()))
+    rows = [["size", *splits]]
+    for size in often[:8]:
+        counts = [str(sizes.get(size, 0)) for sizes in splits.values()]
+        rows.append([f"{size.width}x{size.height}", *counts])
+    if len(often) > 8:
+        rows.append([f"and {len(often) - 8} more", *("" for _ in splits)])
+    return table(rows)
+
+
+def side_table(splits: Mapping[str, Sequence[Size]]) -> str:
+    """Quantiles of the shorter side and of the aspect w / h of images of many sizes."""
+    rows = [["image sizes", *splits]]
+    sides = {name: np.array(sizes, float).reshape(-1, 2) for name, sizes in splits.items()}
+    for what in ("shorter side", "aspect w/h"):
+        for percent, word in ((0, "least"), (50, "middle"), (100, "most")):
+            cells = []
+            for values in sides.values():
+                side = what == "shorter side"
+                found = values.min(axis=1) if side else values[:, 0] / values[:, 1]
+                figure = np.percentile(found, percent) if len(found) else 0.0
+                cells.append(f"{figure:.0f}" if side else f"{figure:.2f}")
+            rows.append([f"{what}, {word}", *cells])
+    return table(rows)
 
 
 def table(rows: list[list[str]]) -> str:

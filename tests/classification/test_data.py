@@ -96,7 +96,7 @@ def test_balanced_drawing():
     from src.data.folders import LabelData
 
     records = [LabelRecord(Path(f"{i}"), (int(i >= 90),)) for i in range(100)]
-    data = LabelData(["a", "b"], False, {"train": records}, [])
+    data = LabelData(["a", "b"], False, {"train": records}, {})
     chances = balanced_chances(data)
     assert chances[:90].sum() == pytest.approx(0.5) and chances.sum() == pytest.approx(1)
     batches = GlobalBatches(100, 10, 0, 0, 1, chances)

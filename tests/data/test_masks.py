@@ -229,7 +229,7 @@ def test_the_doctor_knows_masks(tmp_path: Path, monkeypatch, caplog) -> None:
     save(tmp_path / "train" / "m" / "0.png", bad)
     save(tmp_path / "train" / "m" / "1.png", bad[:, :4])
     (tmp_path / "train" / "m" / "2.png").unlink()
-    config = {"DATA_ROOT": str(tmp_path), "ALL_CLASSES": NAMES}
+    config = {"DATA_ROOT": str(tmp_path), "ALL_CLASSES": NAMES, "TRAIN": {"lr": 1e-3}}
     config |= {f"{s.upper()}_{k}": f"{s}/{k[0].lower()}" for s in ("train", "valid")
                for k in ("IMAGES", "MASKS")}  # fmt: skip
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))

@@ -1,0 +1,108 @@
+"""Contact sheets of what a data set holds: pictures under their boxes, masks, classes, depths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from src.core.errors import UserError
+from src.core.structures import Size
+from src.data.depth_settings import DepthDataset
+from src.data.depth_transforms import resize_depth
+from src.data.depths import DepthRecord, read_depth
+from src.data.folders import LabelRecord
+from src.data.images import read_image, resize
+from src.data.mask_transforms import resize_mask
+from src.data.masks import MaskReader, MaskRecord
+from src.data.records import BoxRecord
+from src.data.transforms import scale_boxes
+from src.visualise.depth import depth_range, draw_depth
+from src.visualise.draw import (
+    colour_table,
+    contact_sheet,
+    draw_classes,
+    draw_detections,
+    draw_ranking,
+)
+
+R = TypeVar("R")
+
+SIDE = 400  # pixels of the longer side of a cell
+_LABELLED_SIDE = 240  # of one that shows nothing but a word
+
+
+def spread_over(records: Sequence[R], count: int) -> list[R]:
+    """``count`` of the records, evenly spread."""
+    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+    return [records[index] for index in chosen.tolist()]
+
+
+def sheet(
+    records: Sequence[R], count: int, draw: Callable[[R], np.ndarray], columns: int = 0
+) -> np.ndarray | None:
+    """``draw`` of ``count`` records spread over the split as one picture (uint8 [H, W, 3]); those
+    that cannot be read are passed over (they are in the report); None when nothing is left."""
+    tiles = []
+    for record in spread_over(records, count):
+        try:
+            tiles.append(draw(record))
+        except UserError:
+            continue
+    return contact_sheet(tiles, columns or max(1, round(len(tiles) ** 0.5))) if tiles else None
+
+
+def box_samples(
+    records: Sequence[BoxRecord], names: Sequence[str], count: int
+) -> np.ndarray | None:
+    """Images with their boxes and class names."""
+
+    def draw(record: BoxRecord) -> np.ndarray:
+        image, geometry = resize(read_image(record.image), Size(SIDE, SIDE), "fit")
+        return draw_detections(image, scale_boxes(record.boxes, geometry), record.labels, names)
+
+    return sheet(records, count, draw)
+
+
+def mask_samples(
+    records: Sequence[MaskRecord], reader: MaskReader, count: int
+) -> np.ndarray | None:
+    """Images under the colours of their classes."""
+    colours = colour_table(len(reader.dataset.names), reader.dataset.colours)
+
+    def draw(record: MaskRecord) -> np.ndarray:
+        image, geometry = resize(read_image(record.image), Size(SIDE, SIDE), "fit")
+        mask = resize_mask(reader.read(record.mask, geometry.original), geometry.resized)
+        return draw_classes(image, mask, colours)
+
+    return sheet(records, count, draw)
+
+
+def label_samples(
+    records: Sequence[LabelRecord], names: Sequence[str], count: int
+) -> np.ndarray | None:
+    """Images with the names of their classes, as many of each class as there is room for."""
+
+    def draw(record: LabelRecord) -> np.ndarray:
+        image, _ = resize(read_image(record.image), Size(_LABELLED_SIDE, _LABELLED_SIDE), "fit")
+        lines = [names[label] for label in record.labels] or ["(no class)"]
+        # Colour 0 of the drawing is the background's.
+        return draw_ranking(image, lines, [label + 1 for label in record.labels] or [0])
+
+    by_class = sorted(records, key=lambda record: record.labels)
+    return sheet(by_class, count, draw)
+
+
+def depth_samples(
+    records: Sequence[DepthRecord], dataset: DepthDataset, count: int
+) -> np.ndarray | None:
+    """Images beside their depths, each with the metres of its colours; black: not measured."""
+
+    def draw(record: DepthRecord) -> np.ndarray:
+        whole = read_image(record.image)
+        depth = read_depth(record.depth, dataset, Size(whole.shape[1], whole.shape[0]))
+        image, geometry = resize(whole, Size(SIDE, SIDE), "fit")
+        return draw_depth(image, resize_depth(depth, geometry.resized), *depth_range(depth))
+
+    return sheet(records, count, draw, columns=max(1, round((count / 2) ** 0.5)))
