@@ -127,6 +127,8 @@ def examine_depths(
                 elif same is not None and pair.depth.any():
                     detail = same.detail.replace("the same picture", "the same depth")
                     part.faults.append(Fault("repeated depth", record.depth, detail, "warning"))
+        if part.sizes and not part.known:
+            part.faults.append(Fault("empty", None, f"the {split} data have no measured pixel"))
         report.splits[split] = part
     return report
 
@@ -168,7 +170,7 @@ def _doubts(
         middle = float(np.median(metres[stored]))
         detail = (
             f"{100 * beyond:.0f} % of its values are not between {dataset.MIN_DEPTH:g} and "
-            f"{dataset.MAX_DEPTH:g} m (the middle one is {middle:.3g} m): see DEPTH_SCALE "
+            f"{dataset.MAX_DEPTH:g} m (the middle one is {middle:.5g} m): see DEPTH_SCALE "
             f"({dataset.DEPTH_SCALE:g}), MAX_DEPTH"
         )
         found.append(("depth beyond the range", detail))
