@@ -71,10 +71,16 @@ class Window:
                 "uninstall -y opencv-python-headless opencv-python && pip install opencv-python"
             )
         self._title = title
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._sized = False
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
 
     def show(self, image: np.ndarray, wait_ms: int) -> bool:
         """Show RGB uint8 [H, W, 3]; wait_ms 0 = until a key. False after q, Esc or closing."""
+        if not self._sized:  # as large as the first image, where a screen has room for it
+            height, width = image.shape[:2]
+            share = min(1.0, 1280 / width, 800 / height)
+            cv2.resizeWindow(self._title, round(width * share), round(height * share))
+            self._sized = True
         cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(wait_ms) & 0xFF
         visible = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
