@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from src.backbones.base import Backbone
 from src.core.errors import UserError
+from src.data.images import list_images
 from src.visualise.draw import contact_sheet
 from src.visualise.overlay import heat_overlay
 from src.visualise.patches import load_backbone, make_predictor, whole_patches
@@ -147,10 +148,15 @@ def depth_sheet(image: np.ndarray, result: dict[str, Tensor], *, cell: int = 320
 
 
 def run_attention(options: AttentionOptions) -> int:
-    """The command: ``<stem>_attention.png`` for each image, or an .mp4. Returns the exit code."""
+    """The command: ``<stem>_attention.png`` for each image (with --save-arrays an .npz, too), or
+    an .mp4. Returns the exit code."""
     from src.core.paths import output_folder
-    from src.visualise.runs import render_source
+    from src.visualise.runs import is_video, render_images, render_video
 
+    video = is_video(options.input)
+    if video and options.save_arrays:
+        raise UserError("--save-arrays is for images: leave it out, or give the video's frames")
+    paths = [] if video else list_images(options.input)
     model = AttentionModel(load_backbone(options), options.blocks)
     predictor = make_predictor(model, options)
 
@@ -159,5 +165,12 @@ def run_attention(options: AttentionOptions) -> int:
             return depth_sheet(image, result)
         return attention_sheet(image, result, model.wanted)
 
+    def arrays(result: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in result.items()}
+
     folder = output_folder(options.out_dir)
-    return render_source(predictor, options.input, folder, "attention", render, options.max_frames)
+    if video:
+        name = "attention.mp4"
+        return render_video(predictor, options.input, folder, name, render, options.max_frames)
+    wanted = arrays if options.save_arrays else None
+    return render_images(predictor, paths, folder, "attention.png", render, wanted)

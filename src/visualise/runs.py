@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from src.core.errors import UserError
-from src.core.files import require_writable
+from src.core.files import atomic_path, require_writable
 from src.core.structures import Size
 from src.data.images import list_images, read_image, write_image
 from src.predict.capture import Frame, VideoReader
@@ -81,14 +81,25 @@ def results_of_images(
 
 
 def render_images(
-    predictor: Predictor[Any], paths: Sequence[Path], out_dir: Path, ending: str, render: Render
+    predictor: Predictor[Any],
+    paths: Sequence[Path],
+    out_dir: Path,
+    ending: str,
+    render: Render,
+    arrays: Callable[[Any], dict[str, np.ndarray]] | None = None,
 ) -> int:
-    """One picture for each image. Returns the exit code: 1 when an image could not be read."""
+    """One picture for each image, and an .npz beside it of what ``arrays`` makes of the result.
+
+    Returns the exit code: 1 when an image could not be read.
+    """
     outputs = picture_paths(paths, require_writable(out_dir), ending)
     faults: list[str] = []
     with one_cv2_thread(predictor):
         for index, image, result in results_of_images(predictor, paths, faults):
             write_image(outputs[index], render(image, result))
+            if arrays is not None:
+                with atomic_path(outputs[index].with_suffix(".npz")) as temporary:
+                    np.savez(temporary, **arrays(result))
     log.info("%d pictures are in %s", len(paths) - len(faults), out_dir)
     return 1 if faults else 0
 

@@ -63,6 +63,11 @@ class AttentionOptions(PictureOptions):
         [-1], help="blocks to show, from 0; negative numbers count from the last"
     )
     all_blocks: bool = option(False, help="show every block: its mean over the heads, and rollout")
+    save_arrays: bool = option(
+        False,
+        help="write the numbers as well, <name>_attention.npz: blocks [shown, heads, h, w], means "
+        "[all blocks, h, w], rollout [h, w] (of images, not of videos)",
+    )
     out_dir: Path = option(Path("attention"), help="sub-folder of outputs/ for the pictures")
 
 

@@ -10,8 +10,11 @@ from torch.nn import functional as F
 
 from src.backbones.build import build_backbone
 from src.core.errors import UserError
+from src.data.images import write_image
+from src.visualise.__main__ import main
 from src.visualise.attention import AttentionModel, attention_sheet, depth_sheet
 
+COMMON = ["--weights", "none", "--hub", "bundled", "--device", "cpu"]
 SIDE = {"dinov3_vitt16": 64, "dinov2_vits14": 56, "dinov2_vits14_reg": 56}
 
 
@@ -102,3 +105,21 @@ def test_sheets_show_each_head_and_block():
     by_heads, by_blocks = attention_sheet(image, result, [0, 11]), depth_sheet(image, result)
     assert by_heads.shape[1] > 4 * 60 and by_heads.shape[0] > 3 * 40  # 1 + 2 rows, 1 + 3 columns
     assert by_blocks.shape[1] > 4 * 60 and by_blocks.shape[0] > 4 * 40  # 1 + 12 + 1 pictures
+
+
+def test_the_numbers_beside_the_picture(tmp_path):
+    write_image(
+        tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (40, 70, 3), np.uint8)
+    )
+    words = ["attention", "-i", tmp_path / "a.png", "--model-name", "dinov3_vitt16", *COMMON]
+    words += ["--imgsz", "64", "--blocks", "2", "-1", "--out-dir", tmp_path / "out"]
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in [*words, "--save-arrays"]])
+    assert end.value.code == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a_attention.png", "a_attention.npz"}
+    with np.load(tmp_path / "out" / "a_attention.npz") as found:
+        assert set(found) == {"blocks", "means", "rollout"}
+        heads = found["blocks"].shape[1]
+        assert found["blocks"].shape == (2, heads, *found["rollout"].shape)
+        np.testing.assert_allclose(found["blocks"][0].mean(0), found["means"][2], rtol=1e-5)
+        np.testing.assert_allclose(found["blocks"][1].mean(0), found["means"][11], rtol=1e-5)
