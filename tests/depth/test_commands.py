@@ -105,8 +105,8 @@ def test_contradictions_are_named(run: Path, rooms: Path, tmp_path: Path) -> Non
 def test_better_than_the_mean_depth_by_a_factor_of_two(tmp_path: Path) -> None:
     """From random weights, in minutes: perspective and haze are there to be learned."""
     config = write_config(draw_depth_dataset(tmp_path / "data", 240, 32, size=Size(96, 72)))
-    more = ["--imgsz", "96", "72", "--epochs", "8", "--augment", "flip", "--schedule", "cosine"]
-    more += ["--clip", "5", "--pictures", "0", "--eval-every", "8"]
+    more = ["--imgsz", "96", "72", "--epochs", "16", "--augment", "flip", "--schedule", "cosine"]
+    more += ["--clip", "5", "--pictures", "0", "--eval-every", "16"]
     history = train(cli.parse(TrainDepth, arguments(config, tmp_path / "run", *more)))
     last = history.rows[-1]
     assert last["RMSE"] < 0.5 * last["mean_predictor_RMSE"]
