@@ -68,6 +68,10 @@ def read_list(path: Path, images: Path, depths: Path) -> tuple[list[Pair], list[
     are passed around with BTS, https://github.com/cleinc/bts); ``None`` as depth: left out."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(
+            f"no such list: {path}; see TRAIN_LIST, VALID_LIST and DATA_ROOT, or give --data-root"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path}: {error}") from None
     pairs: list[Pair] = []

@@ -207,6 +207,7 @@ def _merge(
     """Chunks -> the feature file, a chunk in memory at a time."""
     rows = len(paths) - len(faults)
     if not rows:
+        store.remove()
         raise UserError(f"none of the {len(paths)} images of {options.input} can be read")
     numbers = range(len(store.files))
     row_shape = next(c.features.shape[1:] for c in map(store.load, numbers) if len(c.rows))

@@ -24,6 +24,8 @@ def read_mask(path: str | Path, *, may_be_empty: bool = False) -> np.ndarray:
     try:
         with Image.open(path) as file:
             values = np.asarray(file)
+    except FileNotFoundError:
+        raise UserError(f"no such mask: {path}") from None
     except Exception as error:  # noqa: BLE001 - Pillow raises all sorts on broken files
         why = "not an image" if "cannot identify" in str(error) else str(error)
         raise UserError(f"cannot read the mask {path}: {why}") from None

@@ -169,10 +169,10 @@ class VectorIndex:
         assert kind in get_args(Kind)
         try:
             index = faiss.read_index(str(path))
-        except RuntimeError as error:
+        except RuntimeError:  # faiss names lines of its source
             raise UserError(
-                f"{path} cannot be read as an index ({str(error).splitlines()[-1][-120:]}); "
-                "build it again"
+                f"{path} cannot be read as an index (cut short, or another kind of file); build "
+                "the index again"
             ) from None
         return cls(cast(Kind, kind), index, deleted)
 

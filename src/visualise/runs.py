@@ -86,7 +86,7 @@ def render_images(
     out_dir: Path,
     ending: str,
     render: Render,
-    arrays: Callable[[Any], dict[str, np.ndarray]] | None = None,
+    arrays: Callable[[Any], dict[str, Any]] | None = None,
 ) -> int:
     """One picture for each image, and an .npz beside it of what ``arrays`` makes of the result.
 

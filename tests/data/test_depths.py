@@ -89,6 +89,8 @@ def test_folders_and_lists(tmp_path, scene) -> None:
     records, faults = read_depth_split(folder, "valid")
     assert [f.kind for f in faults] == ["image without depth"]
     assert [f.kind for f in check_depths(records, "valid")] == ["wrong size"]
+    with pytest.raises(UserError, match="no such list.*--data-root"):
+        read_depth_split(DepthDataset(**keys, VALID_LIST="gone.txt"), "valid")
     with pytest.raises(UserError, match="no folder of train images"):
         read_depth_split(folder, "train")
 

@@ -102,6 +102,7 @@ def test_contradictions_are_named(run: Path, rooms: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 3 minutes of one core; a busy machine takes longer
 def test_better_than_the_mean_depth_by_a_factor_of_two(tmp_path: Path) -> None:
     """From random weights, in minutes: perspective and haze are there to be learned."""
     config = write_config(draw_depth_dataset(tmp_path / "data", 240, 32, size=Size(96, 72)))

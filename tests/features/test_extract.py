@@ -111,6 +111,7 @@ def test_unreadable_images_are_told_and_left_out(tmp_path, caplog):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="none of the 5 images"):
         run_extract(options(source, tmp_path / "none.npy"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert not (tmp_path / "none.npy").exists() and not sidecar(tmp_path / "none.npy").exists()
 
 
