@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from src.backbone_parts import commonest_pixels
+from src.backbone_parts import PARTS, commonest_pixels
 from src.backbone_table import markdown
 from src.backbones.catalog import CATALOG
 from src.backbones.published import PUBLISHED, SOURCES, published
@@ -19,8 +19,9 @@ from src.core.structures import Size
 from src.data.images import write_image
 from src.data.masks import write_mask
 from src.data.synthetic_depth import draw_depth_dataset
-from src.evaluate_backbone import EvaluateBackbone, evaluate_backbones
+from src.evaluate_backbone import EvaluateBackbone, evaluate_backbones, part_flags
 from src.segmentation.settings import TrainSegmentation
+from tests.conftest import PROJECT
 
 
 def draw_colours(root: Path, count: int, seed: int) -> None:
@@ -109,6 +110,16 @@ def test_bad_input_stops_before_anything_runs(parts, tmp_path) -> None:
     with pytest.raises(UserError, match="twice with weights called none"):
         evaluate_backbones(options(tmp_path, parts, *twice))
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "evaluation_configs").glob("*.yaml")))
+def test_the_shipped_yamls_are_understood_by_the_commands_they_name(path, monkeypatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    given = cli.parse(EvaluateBackbone, ["--config", str(path)])
+    row = {"model_name": "dinov3_vits16", "weights": "none"}
+    for name, part in given.dataset.parts().items():
+        if part is not None:
+            assert PARTS[name].read(part_flags(given, name, part, row, Path("out")))
 
 
 def test_published_figures_stand_in_the_table_with_their_sources(parts, tmp_path) -> None:
