@@ -52,6 +52,17 @@ def join_targets(truths: Sequence[Tensor], batch: Tensor, fill: int) -> Tensor:
     return joined
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d that takes its running statistics for a single value a channel (one small
+    image left over at the end of an epoch), where torch's stops the training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
 class LinearProbe(nn.Module):
     """{name: map} -> [B, outputs, h, w]: batch norm, dropout, a linear layer for each cell.
 
@@ -64,7 +75,7 @@ class LinearProbe(nn.Module):
         self.stride = joining_stride(shapes)
         names = list(shapes)
         self._sized_by = next(n for n in names if shapes[n].stride == self.stride)
-        self.norms = nn.ModuleDict({n: nn.BatchNorm2d(shapes[n].channels) for n in names})
+        self.norms = nn.ModuleDict({n: BatchNorm2d(shapes[n].channels) for n in names})
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.ModuleDict(
             {n: nn.Conv2d(shapes[n].channels, outputs, 1, bias=n == names[-1]) for n in names}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.backbones.dense import BatchNorm2d
 from src.core.structures import FeatureShape
 
 LEVELS = 4
@@ -20,7 +21,7 @@ class ResidualUnit(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+        self.norms = nn.ModuleList(BatchNorm2d(channels) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norms[0](self.first(F.relu(x)))

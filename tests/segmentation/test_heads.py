@@ -101,3 +101,12 @@ def test_targets_are_asked_for() -> None:
         model([torch.zeros(3, 32, 32)])
     with pytest.raises(UserError, match="did you mean 'conv'"):
         segmenter("dinov3_convnext_atto", "conf")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_one_tiny_image_can_be_trained_on(head) -> None:
+    """The last batch of an epoch may hold one image, whose coarsest map may be one cell."""
+    model = segmenter("dinov3_convnext_atto", head).train()
+    image, mask = quadrants(32, 32)
+    losses = model([image], [{"mask": mask}])
+    assert all(term.isfinite() for term in losses.values())

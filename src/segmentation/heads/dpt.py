@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from src.backbones.dense import BatchNorm2d
 from src.backbones.dpt import DPTDecoder
 from src.core.structures import FeatureShape
 from src.segmentation.heads.base import SegmentationHead
@@ -23,7 +24,7 @@ class DptHead(SegmentationHead):
         self.decoder = DPTDecoder(shapes, channels)
         self.classify = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
             nn.ReLU(inplace=True),
             nn.Dropout2d(0.1),
             nn.Conv2d(channels, num_classes, 1),

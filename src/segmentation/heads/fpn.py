@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.backbones.dense import upsample
-from src.backbones.pyramid import LayerNorm2d, build_pyramid
+from src.backbones.dense import BatchNorm2d, upsample
+from src.backbones.pyramid import build_pyramid
 from src.core.structures import FeatureShape
 from src.segmentation.heads.base import SegmentationHead
 
@@ -22,7 +22,7 @@ class FpnHead(SegmentationHead):
         self.levels = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-                LayerNorm2d(channels),
+                BatchNorm2d(channels),
                 nn.ReLU(inplace=True),
             )
             for _ in self.pyramid.output_shape()
@@ -33,8 +33,8 @@ class FpnHead(SegmentationHead):
         self._fine = fine[0][0] if fine else None
         self.lateral = nn.Conv2d(fine[0][1].channels, half, 1) if fine else None
         self.classify = nn.Sequential(
-            LayerNorm2d(half),
-            nn.GELU(),
+            BatchNorm2d(half),
+            nn.ReLU(inplace=True),
             nn.Conv2d(half, half, 3, padding=1, groups=half),
             nn.Conv2d(half, num_classes, 1),
         )
