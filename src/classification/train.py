@@ -84,8 +84,8 @@ def read_data(options: TrainClassifier) -> LabelData:
 
     flags = {"train": options.train_dir, "valid": options.valid_dir}
     data = read_labels(options.dataset, options.data_root, flags=flags)
-    if not options.skip_check:
-        settle([*data.faults, *check_labels(data)])
+    checked = [] if options.skip_check else check_labels(data)
+    settle([*data.faults, *checked], stop=not options.skip_check)
     say_data(data.records, data.names)
     if data.multi_label:
         log.info("multi-label: an image may have several classes, or none")

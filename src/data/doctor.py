@@ -56,20 +56,23 @@ def quick_check(
     return settle(faults)
 
 
-def settle(faults: list[Fault]) -> list[Fault]:
+def settle(faults: list[Fault], *, stop: bool = True) -> list[Fault]:
     """Log what was repaired or is doubtful, a line a kind; the faults again.
 
-    Raises UserError with the list when there is an "error" among them.
+    Raises UserError with the list when there is an "error" among them; not ``stop``
+    (--skip-check): those are logged likewise, since what they name is left out.
     """
     errors = [fault for fault in faults if fault.severity == "error"]
-    if errors:
+    if errors and stop:
         count = f"{len(errors)} faults" if len(errors) > 1 else "a fault"
         raise UserError(
             f"{count} in the data:\n{describe(errors)}\nmend them (python -m src.data.check shows "
-            "everything), or give --skip-check to go on without the objects and images named here"
+            "everything), or give --skip-check to go on without the objects and annotations named "
+            "here (not past an image that cannot be read: remove those)"
         )
     for (kind, severity), group in grouped(faults).items():
-        log.info("data, %s: %d x %s (%s)", severity, len(group), kind, example(group))
+        word = "left out" if severity == "error" else severity
+        log.info("data, %s: %d x %s (%s)", word, len(group), kind, example(group))
     return faults
 
 

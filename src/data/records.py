@@ -218,6 +218,11 @@ def read_split(
     from src.data import coco, voc, yolo  # they build on this module
 
     images, annotations, listed = split_paths(dataset, split, data_root)
+    if not images.is_dir() and dataset.HOW_TO_GET:
+        raise UserError(
+            f"no such folder of images: {images}; {dataset.HOW_TO_GET} (or give --data-root, if "
+            "it is elsewhere)"
+        )
     reader = {"voc": voc.read, "coco": coco.read, "yolo": yolo.read}[dataset.FORMAT]
     records, faults = reader(images, annotations, listed, dataset.names)
     if split == "train" and dataset.DIFFICULT == "skip":

@@ -18,6 +18,7 @@ class BoxDataset(Settings):
     """
 
     DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
+    HOW_TO_GET: str = Field("", description="said when a folder or file is not there")
     FORMAT: Literal["voc", "coco", "yolo"] = Field("voc", description="annotation format")
     TRAIN_IMG: Path = Field(description="folder of training images")
     TRAIN_ANNOT: Path = Field(description="folder of XML or TXT files, or a COCO JSON file")

@@ -269,7 +269,10 @@ def main() -> None:
 def _command() -> None:
     settings = cli.parse(DrawDemo, prog="python -m src.data.synthetic")
     draw_dataset(settings.out, settings.train, settings.valid, settings.seed)
-    log.info("%s is complete; train with --config detection_configs/demo.yaml", settings.out)
+    usual = settings.out == DrawDemo.model_fields["out"].default
+    flags = "--config detection_configs/demo.yaml"
+    flags += "" if usual else f" --data-root {settings.out}"
+    log.info("%s is complete; train with %s", settings.out, flags)
 
 
 if __name__ == "__main__":

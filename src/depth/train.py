@@ -68,7 +68,8 @@ def read_data(options: TrainDepth) -> Records:
         options.dataset, "valid", options.data_root, *options.folders_of("valid")
     )
     if not options.skip_check:
-        settle([*faults, *more, *check_depths(train, "train"), *check_depths(valid, "valid")])
+        more = [*more, *check_depths(train, "train"), *check_depths(valid, "valid")]
+    settle([*faults, *more], stop=not options.skip_check)
     log.info("%d training images, %d validation images", len(train), len(valid))
     return {"train": train, "valid": valid}
 

@@ -45,7 +45,7 @@ def train(options: TrainDetection) -> History:
 
 def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
     """Both splits, checked."""
-    from src.data.doctor import quick_check
+    from src.data.doctor import quick_check, settle
     from src.data.records import read_split
     from src.engine.summary import say_data
 
@@ -54,7 +54,9 @@ def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
     for split in ("train", "valid"):
         records[split], found = read_split(options.dataset, split, options.data_root)
         faults += found
-    if not options.skip_check:
+    if options.skip_check:
+        settle(faults, stop=False)
+    else:
         quick_check(records, faults, options.dataset.names)
     say_data(records, options.dataset.names[1:])
     return records
@@ -67,7 +69,7 @@ def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxReco
     from src.data.transforms import box_transform
     from src.detection.evaluation import evaluate
     from src.detection.model import build_detector
-    from src.engine.distributed import choose_device, rank, world
+    from src.engine.distributed import choose_device, is_main, rank, world
     from src.engine.job import Job, model_loss
     from src.engine.loop import fit, seed_everything
     from src.engine.summary import describe, say_size
@@ -84,7 +86,8 @@ def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxReco
         rank=rank(),
         world=world(),
     )
-    if options.save_samples or options.dataset.VISUALIZE_TRANSFORMED_IMAGES:
+    wanted = options.save_samples or options.dataset.VISUALIZE_TRANSFORMED_IMAGES
+    if wanted and is_main():
         draw_samples(loader, names, run_dir / "samples.png")
     seed_everything(options.seed)
     model = build_detector(

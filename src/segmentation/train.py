@@ -92,8 +92,7 @@ def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
         faults += found
         if not options.skip_check:
             faults += check_masks(records[split], split)
-    if not options.skip_check:
-        settle(faults)
+    settle(faults, stop=not options.skip_check)
     say_data(records, options.dataset.names)
     return records
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from src.core.config import to_yaml
+from src.core.config import load_yaml, to_yaml
 from src.core.errors import UserError
-from src.data.doctor import examine, quick_check
+from src.data.doctor import examine, quick_check, settle
 from src.data.images import read_image, write_image
 from src.data.records import read_split
+from src.data.settings import BoxDataset
 from tests.data.helpers import NAMES, FlatVoc, kinds, picture, voc_object
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -179,3 +180,18 @@ def test_command_with_errors(flat, tmp_path):
     assert "unknown class" in done.stdout and "unreadable image" in done.stdout
     assert "2 faults would stop a training run" in done.stdout
     assert (tmp_path / "outputs" / "here" / "report.json").is_file()
+
+
+def test_without_the_check_it_is_said_what_is_left_out(flat, caplog):
+    flat.add("a", [voc_object("bird"), voc_object()])
+    records, faults = read_split(flat.dataset(), "train")
+    with caplog.at_level(logging.INFO, "src.data.doctor"):
+        assert settle(faults, stop=False) == faults
+    assert "left out: 1 x unknown class" in caplog.text and "'bird'" in caplog.text
+
+
+def test_a_data_set_that_is_not_there_says_how_to_get_it(tmp_path):
+    content = load_yaml(PROJECT / "detection_configs" / "demo.yaml")
+    content.pop("TRAIN")
+    with pytest.raises(UserError, match=r"no such folder.*src\.data\.synthetic.*--data-root"):
+        read_split(BoxDataset(**content), "train", tmp_path / "nowhere")
