@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from src.core.config import CommandSettings, Settings, load_yaml, option, validate
+from src.core.config import CommandSettings, Settings, Sides, load_yaml, option, validate
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class EvaluateOptions(CommandSettings):
         None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
     )
     split: Literal["train", "valid"] = option("valid", help="which split of the YAML")
-    imgsz: list[int] | None = option(
+    imgsz: Sides | None = option(
         None, help="width and height of the model's input (one number: both); default: training's"
     )
     batch: int = option(4, ge=1, help="images the model takes at once")

@@ -118,6 +118,8 @@ def validate(
             key = str(detail["loc"][0]) if detail["loc"] else ""
             place = (sources or {}).get(key, where)
             line = f"  {place}: {describe_error(detail, model)}"
+            if detail["type"] == "missing" and sources is not None:
+                line = f"  --{key.replace('_', '-')} is required"
             if line not in lines:
                 lines.append(line)
         count = f"{len(lines)} mistakes" if len(lines) > 1 else "a mistake"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from src.core.config import CommandSettings, option
+from src.core.config import CommandSettings, Sides, option
 
 
 class PredictOptions(CommandSettings):
@@ -14,7 +14,7 @@ class PredictOptions(CommandSettings):
     model: Path = option(..., flags=["-m"], help="checkpoint of a training run: best_model.pth")
     input: str = option(..., flags=["-i"], help="what to run on: a file, a folder or a glob")
     out_dir: Path = option(..., help="sub-folder of outputs/ for the results")
-    imgsz: list[int] | None = option(
+    imgsz: Sides | None = option(
         None, help="width and height of the model's input (one number: both); default: training's"
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from src.core import cli
-from src.core.config import CommandSettings, Settings, load_yaml, option
+from src.core.config import CommandSettings, Settings, Sides, load_yaml, option
 from src.core.errors import UserError
 
 
@@ -76,6 +77,28 @@ def test_bad_files_are_one_message(yaml_file, text, message):
         cli.parse(Train, ["--config", yaml_file(text)])
 
 
+class Infer(CommandSettings):
+    """Infer something."""
+
+    model: Path = option(..., help="checkpoint")
+    imgsz: Sides | None = option(None, help="size")
+
+
+def test_an_optional_size_is_checked_like_any_other():
+    given = ["--model", "m.pth", "--imgsz"]
+    assert cli.parse(Infer, given[:2]).imgsz is None
+    assert cli.parse(Infer, [*given, "64"]).imgsz == [64, 64]
+    assert cli.parse(Infer, [*given, "64", "48"]).imgsz == [64, 48]
+    for wrong in (["0"], ["64", "-5"], ["64", "48", "32"]):
+        with pytest.raises(UserError, match="width and height in pixels"):
+            cli.parse(Infer, [*given, *wrong])
+
+
+def test_a_flag_that_is_required_is_named_as_it_is_typed():
+    with pytest.raises(UserError, match="--model is required"):
+        cli.parse(Infer, [])
+
+
 def test_missing_file_names_its_neighbours(yaml_file):
     config = yaml_file("CLASSES: [a]")
     with pytest.raises(UserError, match=r"did you mean 'data.yaml'"):
@@ -90,3 +113,11 @@ def test_run_prints_one_message_and_exits(capsys):
         cli.run(fail)
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "error: no cat\nin the bag\n"
+
+
+def test_of_torchruns_processes_the_first_alone_talks(capsys, monkeypatch):
+    for rank, said in (("0", "3 images\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit):
+            cli.run(lambda: logging.getLogger("src.any").info("3 images"))
+        assert capsys.readouterr().out == said
