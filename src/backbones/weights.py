@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
@@ -43,10 +45,9 @@ def read_weights(path: Path, spec: BackboneSpec) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a bad file
-        reason = str(error).strip().splitlines()
         raise UserError(
-            f"{path} cannot be read as a PyTorch checkpoint ({reason[0][:160] if reason else error}"
-            "); it may be cut off or another kind of file: fetch it again"
+            f"{path} cannot be read as a PyTorch checkpoint ({why_unreadable(path, error)}); it "
+            "may be cut off or another kind of file: fetch it again"
         ) from None
     found = identify(state)
     if found != spec.name:
@@ -57,6 +58,17 @@ def read_weights(path: Path, spec: BackboneSpec) -> dict[str, Tensor]:
             f"a backbone checkpoint of its own ({spec.description}){remedy}"
         )
     return state
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """A few words on a file that ``torch.load(weights_only=True)`` refused; its own are many."""
+    if not path.stat().st_size:
+        return "the file is empty"
+    if isinstance(error, UnpicklingError):
+        whole = is_zipfile(path)
+        return "it holds Python objects, not weights alone" if whole else "it is no PyTorch file"
+    lines = str(error).strip().splitlines()
+    return lines[0].partition(". ")[0][:160] if lines else type(error).__name__
 
 
 def identify(state: Any) -> str:

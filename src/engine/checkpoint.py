@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -103,14 +104,14 @@ def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
         raise UserError(f"no such checkpoint: {path}{listed}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
+        holds = "holds Python objects beside weights" if is_zipfile(path) else "is no PyTorch file"
         raise UserError(
-            f"{path} is not a checkpoint of this project: it holds Python objects beside weights "
-            f"({str(error).splitlines()[0][:120]}), or is broken; give a best_model.pth of a "
+            f"{path} is not a checkpoint of this project: it {holds}; give a best_model.pth of a "
             "training run"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        reason = (str(error).splitlines() or ["the file is empty"])[0].partition(". ")[0][:160]
         raise UserError(
             f"{path} cannot be read as a checkpoint (cut short while copying, or another kind of "
             f"file): {reason}"

@@ -76,6 +76,18 @@ def test_truncated_file_is_one_message(atto_file, tmp_path):
         build_backbone("dinov3_convnext_atto", weights=tmp_path / "w.pth")
 
 
+def test_what_is_no_checkpoint_is_told_in_few_words(tmp_path):
+    file = tmp_path / "w.pth"
+    torch.save(torch.nn.Linear(2, 2), file)
+    with pytest.raises(UserError, match="holds Python objects"):
+        build_backbone("dinov3_convnext_atto", weights=file)
+    for content, words in ((b"<html>403</html>", "no PyTorch file"), (b"", "the file is empty")):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=words) as error:
+            build_backbone("dinov3_convnext_atto", weights=file)
+        assert len(str(error.value)) < 160 + len(str(file))
+
+
 def test_weights_folder_of_the_environment_and_near_names(atto_file, monkeypatch):
     monkeypatch.setenv("DINOv3_WEIGHTS", str(atto_file.parent))
     spec = CATALOG["dinov3_convnext_atto"]
