@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -78,7 +79,9 @@ def _quieten() -> None:
     for name in ("lightning_fabric", "lightning.fabric", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not is_main():
-        logging.getLogger("src").setLevel(logging.WARNING)
+        logging.getLogger("src").setLevel(logging.ERROR)
+    # Of weights [C, 1, k, k], whose strides are ambiguous: one small copy.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
 def build_fabric(options: TrainingOptions) -> Fabric:
@@ -92,6 +95,10 @@ def build_fabric(options: TrainingOptions) -> Fabric:
     _quieten()
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
+    if precision == "16-mixed" and device == "cpu":
+        raise UserError(
+            "--precision 16-mixed needs a CUDA device; on the CPU use 32 (or bf16-mixed, slower)"
+        )
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
     common: dict[str, Any] = {"accelerator": device, "precision": FABRIC_PRECISION[precision]}

@@ -93,6 +93,8 @@ class _Run:
         # same number of batches everywhere, so it goes through a whole copy.
         sharded = options.strategy == "fsdp"
         self.twin = copy.deepcopy(job.model).to(self.device) if sharded else None
+        if self.device.type == "cuda" and not sharded:  # FSDP2 takes contiguous weights alone
+            job.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = self.fabric.setup_module(job.model)
         self.optimizer = build_optimizer(job.model, groups, options)
         self.fabric_optimizer = cast(Any, self.fabric.setup_optimizers(self.optimizer))
