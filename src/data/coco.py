@@ -41,6 +41,10 @@ def read(
             faults.append(Fault("missing image", listed, f"{name} is not in {annotations.name}"))
     objects, wrong = _objects_by_image(content, annotations, names)
     faults += wrong
+    for number, count in Counter(_key(entry.get("id")) for entry in content["images"]).items():
+        if count > 1:
+            detail = f"{count} images have the id {number}: whose are its objects?"
+            faults.append(Fault("ambiguous image", annotations, detail))
     files = {p.relative_to(images).as_posix() for p in images.rglob("*") if is_image(p)}
     stems_count = Counter(Path(str(e.get("file_name", ""))).stem for e in content["images"])
     records = []
@@ -61,7 +65,7 @@ def read(
             faults.append(Fault("missing image", annotations, f"no {relative} in {images}"))
             continue
         record, wrong = _record(
-            entry, images / file, annotations, unique, objects.get(entry.get("id"), [])
+            entry, images / file, annotations, unique, objects.get(_key(entry.get("id")), [])
         )
         faults += wrong
         if record is not None:
@@ -93,13 +97,13 @@ def _objects_by_image(
     content: dict[str, list[dict[str, Any]]], path: Path, names: list[str]
 ) -> tuple[dict[Any, list[_Object]], list[Fault]]:
     label_of = {name: label for label, name in enumerate(names) if label}
-    category = {c.get("id"): str(c.get("name", "")) for c in content["categories"]}
-    known = {entry.get("id") for entry in content["images"]}
+    category = {_key(c.get("id")): str(c.get("name", "")) for c in content["categories"]}
+    known = {_key(entry.get("id")) for entry in content["images"]}
     faults: list[Fault] = []
     strangers: Counter[str] = Counter()
     objects: dict[Any, list[_Object]] = {}
     for item in content["annotations"]:
-        image, number = item.get("image_id"), item.get("category_id")
+        image, number = _key(item.get("image_id")), _key(item.get("category_id"))
         name = category.get(number, f"category id {number}")
         if image not in known:
             detail = f"annotation {item.get('id')} is of image {image}, which is not listed"
@@ -121,12 +125,22 @@ def _objects_by_image(
     return objects, faults
 
 
+def _key(value: Any) -> Any:
+    """An id as something to look up by, whatever the JSON has there."""
+    return value if isinstance(value, (int, str)) else repr(value)
+
+
 def _record(
     entry: dict[str, Any], image: Path, path: Path, unique: str, objects: list[_Object]
 ) -> tuple[BoxRecord | None, list[Fault]]:
-    size = None
+    size, wrong = None, []
     if entry.get("width") and entry.get("height"):
-        size = Size(int(entry["width"]), int(entry["height"]))
+        try:
+            size = Size(int(entry["width"]), int(entry["height"]))
+        except (TypeError, ValueError, OverflowError):
+            detail = f"the size is {entry['width']!r} x {entry['height']!r}: taken from the image"
+            wrong = [Fault("no size", path, detail, "repaired")]
     record, faults = base.make_record(image, path, unique, objects, size)
+    faults = [*wrong, *faults]
     # One JSON for all: name the image, not the file.
     return record, [Fault(f.kind, image, f.detail, f.severity) for f in faults]

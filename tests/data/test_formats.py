@@ -235,6 +235,33 @@ def test_coco_errors(tmp_path):
         read_split(dataset, "train")
 
 
+def test_coco_with_ids_and_sizes_that_are_none(tmp_path):
+    for stem in "abc":
+        write_image(tmp_path / f"train/images/{stem}.jpg", picture(64, 48))
+    dataset = write_coco(
+        tmp_path,
+        [
+            {"id": 1, "file_name": "a.jpg", "width": "wide", "height": 48},
+            {"id": [2], "file_name": "b.jpg", "width": 64, "height": 48},
+            {"id": 1, "file_name": "c.jpg", "width": 64, "height": 48},
+        ],
+        [
+            {"image_id": 1, "category_id": 7, "bbox": [1, 1, 5, 5]},
+            {"image_id": [2], "category_id": 7, "bbox": [1, 1, 90, 5]},
+            {"image_id": {}, "category_id": 7, "bbox": [1, 1, 5, 5]},
+        ],
+        categories=[(7, "cat")],
+    )
+    records, faults = read_split(dataset, "train")
+    assert [len(record.boxes) for record in records] == [1, 1, 1]
+    assert {(fault.kind, fault.severity) for fault in faults} == {
+        ("missing image", "error"),
+        ("ambiguous image", "error"),  # two images, one id
+        ("no size", "repaired"),
+        ("box over the edge", "repaired"),
+    }
+
+
 def test_yolo(tmp_path):
     root = tmp_path / "train"
     for stem in ("a", "bare", "none"):
