@@ -220,8 +220,8 @@ def read_split(
     images, annotations, listed = split_paths(dataset, split, data_root)
     if not images.is_dir() and dataset.HOW_TO_GET:
         raise UserError(
-            f"no such folder of images: {images}; {dataset.HOW_TO_GET} (or give --data-root, if "
-            "it is elsewhere)"
+            f"no such folder of images: {images}; {dataset.HOW_TO_GET} (is it elsewhere? "
+            "--data-root)"
         )
     reader = {"voc": voc.read, "coco": coco.read, "yolo": yolo.read}[dataset.FORMAT]
     records, faults = reader(images, annotations, listed, dataset.names)

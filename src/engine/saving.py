@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # Options that may differ between a run and its resumption without a word.
 FREE = {"resume", "overwrite", "workers", "device", "strategy", "out_dir", "skip_check"}
+FREE |= {"HOW_TO_GET"}  # of the dataset YAML
 
 
 @dataclass
@@ -180,11 +181,16 @@ class Saver:
                 f"{path} stopped within an epoch of {training['batches']} batches, and there are "
                 f"{batches} now: resume with the same --batch and data"
             )
-        old, new = content["config"] or {}, describe["config"] or {}
+        old, new = _flat(content["config"] or {}), _flat(describe["config"] or {})
         changed = [n for n in new if n not in FREE and n in old and old[n] != new[n]]
         if changed:
             pairs = ", ".join(f"{name} {old[name]} -> {new[name]}" for name in changed)
             log.info("options that differ from the resumed run: %s", pairs)
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Options by name, those of the dataset YAML among them."""
+    return {**config, **(config.get("dataset") or {}), "dataset": None}
 
 
 def _own(sums: list[dict[str, float]]) -> dict[str, float]:

@@ -134,6 +134,19 @@ def test_resume_of_another_run_is_refused(tmp_path):
         fit(other)
 
 
+def test_resume_names_the_options_that_differ(tmp_path, caplog):
+    def job(difficult: str, **options):
+        made = toy_job(tmp_path, {"epochs": 1, **options})
+        made.describe["config"] |= {"dataset": {"CLASSES": ["cat"], "DIFFICULT": difficult}}
+        return made
+
+    fit(job("train"))
+    with caplog.at_level("INFO", "src.engine"):
+        fit(job("skip", resume=True, lr=0.5))
+    line = next(text for text in caplog.messages if "options that differ" in text)
+    assert "-> 0.5" in line and "DIFFICULT train -> skip" in line and "CLASSES" not in line
+
+
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
 def test_more_epochs_later_are_the_same_losses(tmp_path, optimizer):
     options = {"optimizer": optimizer, "ema": 0.9, "toy": {"dropout": 0.2, "fine_tune": True}}
