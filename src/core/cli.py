@@ -64,6 +64,14 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> No
         group.add_argument(
             *spellings, dest=name, action=action, help=help_text, default=argparse.SUPPRESS
         )
+        if not field.default:  # so that a flag wins over the YAML's TRAIN both ways
+            group.add_argument(
+                f"--no-{flags[0][2:]}",
+                dest=name,
+                action="store_false",
+                help=argparse.SUPPRESS,
+                default=argparse.SUPPRESS,
+            )
         return
     group.add_argument(
         *spellings,
@@ -97,6 +105,9 @@ def build_parser(
     parser = _Parser(
         prog=prog,
         description=(settings.__doc__ or "").strip(),
+        epilog="What the YAML's TRAIN mapping switches on, --no-FLAG switches off."
+        if settings.dataset_class is not None
+        else None,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from torch import nn
 from src.core.errors import UserError
 from src.engine.distributed import choose_precision
 from src.engine.settings import TrainingOptions
+
+log = logging.getLogger(__name__)
 
 # Embeddings by these names are not decayed either, as in timm and DINOv3's own recipes.
 UNDECAYED = ("cls_token", "pos_embed", "reg_token", "register_tokens", "storage_tokens")
@@ -124,8 +127,16 @@ class Schedule:
 
 
 def require_sensible(options: TrainingOptions) -> None:
-    """UserError for options that contradict each other."""
+    """UserError for options that contradict each other; a warning for those without effect."""
     if options.warmup_epochs >= options.epochs:
         raise UserError(
             f"--warmup-epochs {options.warmup_epochs:g} must be less than --epochs {options.epochs}"
         )
+    frozen = not getattr(options, "fine_tune", True)
+    idle = ["--backbone-lr"] if frozen and options.backbone_lr is not None else []
+    idle += ["--layer-decay"] if frozen and options.layer_decay != 1 else []
+    if idle:
+        log.warning("%s: no effect without --fine-tune", ", ".join(idle))
+    default = TrainingOptions.model_fields["scheduler_epochs"].default
+    if options.schedule != "multistep" and options.scheduler_epochs != default:
+        log.warning("--scheduler-epochs: no effect with --schedule %s", options.schedule)

@@ -51,6 +51,12 @@ def test_flags_win_over_the_yaml_and_that_over_defaults(yaml_file):
     assert settings.dataset.CLASSES == ["a"]
 
 
+def test_a_switch_of_the_yaml_can_be_turned_off(yaml_file):
+    config = yaml_file("CLASSES: [a]\nTRAIN: {fine_tune: true}\n")
+    assert cli.parse(Train, ["--config", config]).fine_tune
+    assert not cli.parse(Train, ["--config", config, "--no-fine-tune"]).fine_tune
+
+
 def test_all_mistakes_come_at_once_with_their_places(yaml_file):
     config = yaml_file("CLASSE: [a]\nTRAIN: {lrr: 3}\n")
     with pytest.raises(UserError) as error:
@@ -116,7 +122,7 @@ def test_run_prints_one_message_and_exits(capsys):
 
 
 def test_of_torchruns_processes_the_first_alone_talks(capsys, monkeypatch):
-    for rank, said in (("0", "3 images\n"), ("1", "")):
+    for rank, said in (("1", ""), ("0", "3 images\n")):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit):
             cli.run(lambda: logging.getLogger("src.any").info("3 images"))

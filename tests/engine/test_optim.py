@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from src.detection.settings import TrainDetection
 from src.engine.distributed import blocks_of
-from src.engine.optim import Schedule, build_optimizer, parameter_groups
+from src.engine.optim import Schedule, build_optimizer, parameter_groups, require_sensible
 from src.engine.settings import TrainingOptions
 from tests.engine.toy_job import ToyModel
 
@@ -78,3 +79,14 @@ def test_blocks_to_shard():
     holder = torch.nn.Module()
     holder.stages = stages
     assert blocks_of(holder) == [block for stage in stages for block in stage]
+
+
+def test_options_without_effect_are_said(caplog):
+    require_sensible(options(backbone_lr=1e-4, schedule="cosine", scheduler_epochs=[1000]))
+    assert not caplog.messages  # a default, and a task whose backbone is its own affair
+    frozen = TrainDetection(dataset=None, backbone_lr=1e-5, layer_decay=0.7)
+    require_sensible(frozen.model_copy(update={"schedule": "cosine", "scheduler_epochs": [3]}))
+    assert caplog.messages == [
+        "--backbone-lr, --layer-decay: no effect without --fine-tune",
+        "--scheduler-epochs: no effect with --schedule cosine",
+    ]
