@@ -119,6 +119,8 @@ def download(url: str, path: Path, md5: str) -> None:
             else:
                 why = str(error)
                 continue
+        except ValueError as error:  # no address at all
+            raise UserError(f"cannot download {url}: {error}; see --base-url") from None
         except OSError as error:  # URLError, timeouts, resets
             why = str(getattr(error, "reason", error))
             continue

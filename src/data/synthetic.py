@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from src.core import cli
+from src.core.errors import UserError
 from src.core.files import require_writable, write_json
 from src.core.structures import Size
 from src.data.images import encode_image
@@ -64,13 +65,19 @@ def draw_dataset(folder: str | Path, train: int = 480, valid: int = 96, seed: in
     marker = folder / _MARKER
     if is_complete(marker, wanted):
         return folder
+    if not marker.exists() and any(_drawn(folder / split) for split in ("train", "valid")):
+        raise UserError(
+            f"{folder} holds pictures named as those to be drawn, but not drawn by this command "
+            f"(there is no {_MARKER}): choose another --out"
+        )
     require_writable(folder, (train + valid) * 20_000)
     log.info("drawing %d + %d pictures into %s", train, valid, folder)
-    marker.unlink(missing_ok=True)
+    write_json(marker, {"unfinished": wanted})
     for split_number, (split, count) in enumerate((("train", train), ("valid", valid))):
         for kind in ("images", "labels"):
             require_writable(folder / split / kind)
-        _remove_old(folder / split)
+        for old in _drawn(folder / split):
+            old.unlink()
         for index in range(count):
             rng = np.random.default_rng((seed, split_number, index))
             size = Size(int(rng.integers(160, 257)), int(rng.integers(160, 257)))
@@ -95,13 +102,12 @@ def is_complete(marker: Path, wanted: dict[str, Any]) -> bool:
         return False
 
 
-def _remove_old(split: Path) -> None:
-    """Only files of our own naming: the folder may hold something of the user's."""
-    for old in [
+def _drawn(split: Path) -> list[Path]:
+    """The files of our naming: the folder may hold something of the user's."""
+    return [
         *split.glob(f"images/{split.name}_*.jpg"),
         *split.glob(f"labels/{split.name}_*.xml"),
-    ]:
-        old.unlink()
+    ]
 
 
 def voc_xml(

@@ -181,6 +181,8 @@ def test_unreachable(site, tmp_path, serve):
         download(parts[0].url + "x", tmp_path / "file", "0")
     with pytest.raises(UserError, match=r"cannot download .*"):
         download("http://127.0.0.1:9/file", tmp_path / "file", "0")
+    with pytest.raises(UserError, match="unknown url type.*--base-url"):
+        download("no/address", tmp_path / "file", "0")
 
 
 def test_official_parts():

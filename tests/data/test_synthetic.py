@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from src.core.config import load_yaml, validate
+from src.core.errors import UserError
 from src.core.structures import Size
 from src.data.records import read_split
 from src.data.settings import BoxDataset
@@ -60,7 +62,7 @@ def test_complete_is_left_and_incomplete_redrawn(tmp_path):
     image.write_bytes(b"mine")
     draw_dataset(tmp_path, 3, 2)
     assert image.read_bytes() == b"mine"  # complete: nothing is touched
-    (tmp_path / "complete.json").unlink()  # as a crash leaves it
+    (tmp_path / "complete.json").write_text('{"unfinished": {}}')  # as a crash leaves it
     (tmp_path / "train" / "images" / "train_00009.jpg").touch()
     (tmp_path / "train" / "images" / "holiday.jpg").touch()
     draw_dataset(tmp_path, 3, 2)
@@ -69,6 +71,15 @@ def test_complete_is_left_and_incomplete_redrawn(tmp_path):
     assert after == before
     draw_dataset(tmp_path, 2, 2)
     assert len(list((tmp_path / "train" / "labels").iterdir())) == 2
+
+
+def test_pictures_of_somebody_else_are_left_alone(tmp_path):
+    own = tmp_path / "train" / "images" / "train_00000.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    with pytest.raises(UserError, match="not drawn by this command.*--out"):
+        draw_dataset(tmp_path, train=1, valid=1)
+    assert own.read_bytes() == b"mine"
 
 
 def test_scenes_are_valid():
