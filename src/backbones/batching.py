@@ -1,25 +1,154 @@
-"""Images of several sizes as one batch for a backbone."""
+"""Images of several sizes as one batch for a backbone, and its maps as one batch for a head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from src.backbones.base import Backbone
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+T = TypeVar("T")
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What a backbone says of one image: models take it in place of the image.
+
+    values: by name, maps [C, h, w] or vectors [D]; size: (h, w) of the image.
+    """
+
+    values: dict[str, Tensor]
+    size: Pair
+
+    def to(self, device: torch.device | str) -> ImageFeatures:
+        """The same on a device."""
+        return replace(self, values={name: value.to(device) for name, value in self.values.items()})
+
+
+Images = Sequence[Tensor] | Tensor  # [3, h, w] each, or [B, 3, H, W]; uint8 or float in [0, 1]
+Inputs = Images | Sequence[ImageFeatures]
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """Maps of several images as one batch.
+
+    maps: {name: [B, C, h, w]}; sizes: (h, w) of each image; padded: (H, W) that the maps cover.
+    """
+
+    maps: dict[str, Tensor]
+    sizes: list[Pair]
+    padded: Pair
+
+
+def are_features(inputs: Inputs) -> TypeIs[Sequence[ImageFeatures]]:
+    """Whether a model was handed features in place of images."""
+    return not isinstance(inputs, Tensor) and isinstance(inputs[0], ImageFeatures)
+
+
+def sizes_of(inputs: Inputs) -> list[Pair]:
+    """(h, w) of each image."""
+    if are_features(inputs):
+        return [one.size for one in inputs]
+    return [(image.shape[-2], image.shape[-1]) for image in inputs]
+
+
+class FeatureModel(nn.Module):
+    """A model on a backbone: it reads maps of images, or takes those that were kept.
+
+    Images that train the backbone go through it together, padded to the largest. Otherwise only
+    images of one padded size do, so that what it says of an image does not depend on the others
+    of a batch; in training the smaller maps are then filled up, right and bottom, with their mean
+    (zeros would be a degenerate input to a LayerNorm, with huge gradients).
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    @property
+    def divisor(self) -> int:
+        """Padded sizes are multiples of it."""
+        return self.backbone.size_divisor
+
+    def read(self, batch: Tensor) -> dict[str, Tensor]:
+        """What the model takes of its backbone, without parameters of its own: a normalised batch
+        [B, 3, H, W] -> {name: [B, ...]}."""
+        return self.backbone(batch)
+
+    def features(self, images: Images) -> list[ImageFeatures]:
+        """What ``read`` makes of each image; with a frozen backbone it may be kept."""
+        return self.each(images, _apart)
+
+    def feature_maps(self, inputs: Inputs) -> FeatureMaps:
+        """What ``read`` makes of images, or was kept of them, as one batch to train on."""
+        if self.backbone.training and not self.backbone.frozen and not are_features(inputs):
+            return self._one_batch(inputs)
+        if len({_padded([size], self.divisor) for size in sizes_of(inputs)}) == 1:
+            return self._one_batch(inputs)
+        features = inputs if are_features(inputs) else self.features(inputs)
+        sizes = [one.size for one in features]
+        names = features[0].values
+        maps = {name: _joined([one.values[name] for one in features]) for name in names}
+        return FeatureMaps(maps, sizes, _padded(sizes, self.divisor))
+
+    def each(self, inputs: Inputs, answer: Callable[[FeatureMaps], Sequence[T]]) -> list[T]:
+        """The answers to images, or to what was kept of them, in order; ``answer`` is asked for
+        those of one padded size at once."""
+        sizes = sizes_of(inputs)
+        found: dict[int, T] = {}
+        for rows in equal_rows([_padded([size], self.divisor) for size in sizes]):
+            part: Any = inputs if len(rows) == len(sizes) else [inputs[row] for row in rows]
+            found.update(zip(rows, answer(self._one_batch(part)), strict=True))
+        return [found[row] for row in range(len(sizes))]
+
+    def _one_batch(self, inputs: Inputs) -> FeatureMaps:
+        if are_features(inputs):
+            sizes = [one.size for one in inputs]
+            names = inputs[0].values
+            maps = {name: torch.stack([one.values[name] for one in inputs]) for name in names}
+            return FeatureMaps(maps, sizes, _padded(sizes, self.divisor))
+        batch, sizes = join_images(inputs, self.backbone.normalise, self.divisor)
+        return FeatureMaps(self.read(batch), sizes, (batch.shape[-2], batch.shape[-1]))
+
+
+def _apart(batch: FeatureMaps) -> list[ImageFeatures]:
+    """Of each image what the batch has of it."""
+    return [
+        ImageFeatures({name: values[row] for name, values in batch.maps.items()}, size)
+        for row, size in enumerate(batch.sizes)
+    ]
+
+
+def _joined(maps: Sequence[Tensor]) -> Tensor:
+    """Maps [C, h, w] -> [B, C, H, W]."""
+    height, width = (max(one.shape[axis] for one in maps) for axis in (-2, -1))
+    means = torch.stack([one.mean(dim=(-2, -1)) for one in maps])
+    joined = means[..., None, None].repeat(1, 1, height, width)
+    for row, one in enumerate(maps):
+        joined[row, :, : one.shape[-2], : one.shape[-1]] = one
+    return joined
 
 
 def join_images(
-    images: Sequence[Tensor] | Tensor, normalise: Callable[[Tensor], Tensor], divisor: int
-) -> tuple[Tensor, list[tuple[int, int]]]:
+    images: Images, normalise: Callable[[Tensor], Tensor], divisor: int
+) -> tuple[Tensor, list[Pair]]:
     """Images [3, H, W] (uint8 or float in [0, 1]) -> normalised [B, 3, H', W'], (h, w) of each.
 
     H' and W' are multiples of ``divisor``; to the right and the bottom there are zeros (the mean
     colour). Equal sizes are stacked and normalised at once; nothing waits for the device.
     """
-    sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-    height = _up(max(h for h, _ in sizes), divisor)
-    width = _up(max(w for _, w in sizes), divisor)
+    sizes = sizes_of(images)
+    height, width = _padded(sizes, divisor)
     if len(set(sizes)) == 1:
         batch = normalise(images if isinstance(images, Tensor) else torch.stack([*images]))
         h, w = sizes[0]
@@ -33,5 +162,15 @@ def join_images(
     return batch, sizes
 
 
-def _up(value: int, divisor: int) -> int:
-    return -(-value // divisor) * divisor
+def equal_rows(kinds: Sequence[Any]) -> list[list[int]]:
+    """The places of equal items, in the order of their first."""
+    groups: dict[Any, list[int]] = {}
+    for row, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(row)
+    return list(groups.values())
+
+
+def _padded(sizes: Sequence[Pair], divisor: int) -> Pair:
+    """The least (H, W) of multiples of ``divisor`` that holds all sizes."""
+    height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes))
+    return height, width

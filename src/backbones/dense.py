@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.backbones.batching import FeatureMaps
 from src.core.structures import FeatureShape
 
 
@@ -29,24 +29,17 @@ def joining_stride(shapes: dict[str, FeatureShape]) -> int:
     return min([s for s in strides if s >= 8] or strides)
 
 
-def without_padding(
-    maps: Tensor, sizes: Sequence[tuple[int, int]], padded: tuple[int, ...]
-) -> list[Tensor]:
-    """Answers [B, C, h, w] of a padded batch -> [C, H, W] in the pixels of each image.
-
-    sizes: (height, width) of each image; padded: of the batch.
-    """
+def without_padding(answers: Tensor, batch: FeatureMaps) -> list[Tensor]:
+    """Answers [B, C, h, w] of a padded batch -> [C, H, W] in the pixels of each image."""
     return [
-        upsample(one[None], padded)[0, :, :height, :width]
-        for one, (height, width) in zip(maps, sizes)
+        upsample(one[None], batch.padded)[0, :, :height, :width]
+        for one, (height, width) in zip(answers, batch.sizes)
     ]
 
 
-def join_targets(truths: Sequence[Tensor], batch: Tensor, fill: int) -> Tensor:
-    """Truths [h, w] each -> [B, H, W], as large as the batch [B, 3, H, W]; ``fill`` elsewhere."""
-    height, width = batch.shape[-2:]
-    shape = (len(truths), height, width)
-    joined = torch.full(shape, fill, dtype=truths[0].dtype).to(batch.device)
+def join_targets(truths: Sequence[Tensor], padded: tuple[int, int], fill: int) -> Tensor:
+    """Truths [h, w] each -> [B, H, W] of the padded batch's size (H, W); ``fill`` elsewhere."""
+    joined = truths[0].new_full((len(truths), *padded), fill)
     for row, truth in zip(joined, truths):
         row[: truth.shape[0], : truth.shape[1]] = truth
     return joined

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,11 +46,14 @@ def _init(module: nn.Module) -> None:
 
 
 class Pyramid(nn.Module):
-    """Maps {name: [B, C, h, w]} -> OrderedDict {"p3": [B, channels, ceil(H / 8), ...], ...}."""
+    """Maps {name: [B, C, h, w]} -> OrderedDict {"p3": [B, channels, ceil(H / 8), ...], ...}.
 
-    def __init__(self, channels: int, strides: dict[str, int]) -> None:
+    reads: names of the maps that it looks at, shallow to deep.
+    """
+
+    def __init__(self, channels: int, strides: dict[str, int], reads: Iterable[str]) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.reads = channels, list(reads)
         self._strides = strides
 
     def output_shape(self) -> dict[str, FeatureShape]:
@@ -61,16 +65,15 @@ class SingleLevel(Pyramid):
     """One level: the last map alone, brought to ``channels`` (1x1 convolution, LayerNorm)."""
 
     def __init__(self, shapes: dict[str, FeatureShape], channels: int) -> None:
-        shape = list(shapes.values())[-1]
-        super().__init__(channels, {f"p{round(math.log2(shape.stride))}": shape.stride})
+        name, shape = list(shapes.items())[-1]
+        super().__init__(channels, {f"p{round(math.log2(shape.stride))}": shape.stride}, [name])
         self.project = nn.Sequential(
             nn.Conv2d(shape.channels, channels, 1, bias=False), LayerNorm2d(channels)
         )
         _init(self.project)
 
     def forward(self, maps: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
-        last = list(maps.values())[-1]
-        return OrderedDict([(next(iter(self._strides)), self.project(last))])
+        return OrderedDict([(next(iter(self._strides)), self.project(maps[self.reads[0]]))])
 
 
 class SimplePyramid(Pyramid):
@@ -85,7 +88,7 @@ class SimplePyramid(Pyramid):
         stride = next(iter(shapes.values())).stride
         doublings = max(0, round(math.log2(stride / 8)))
         finest = stride // 2**doublings
-        super().__init__(channels, {f"p{3 + i}": finest * 2**i for i in range(levels)})
+        super().__init__(channels, {f"p{3 + i}": finest * 2**i for i in range(levels)}, shapes)
         *earlier, last = (shape.channels for shape in shapes.values())
         self.reduce = nn.Conv2d(last, channels, 1)
         _init(self.reduce)
@@ -125,16 +128,15 @@ class FeaturePyramid(Pyramid):
         used = {name: shape for name, shape in shapes.items() if shape.stride >= 8}
         assert len(used) > 1, f"no stages at strides 8 and up in {shapes}"
         finest = next(iter(used.values())).stride
-        super().__init__(channels, {f"p{3 + i}": finest * 2**i for i in range(levels)})
-        self._used = list(used)
+        super().__init__(channels, {f"p{3 + i}": finest * 2**i for i in range(levels)}, used)
         self.lateral = nn.ModuleList(nn.Conv2d(s.channels, channels, 1) for s in used.values())
         _init(self.lateral)
-        self.output = nn.ModuleList(smooth(channels) for _ in self._used[:levels])
-        extra = max(0, levels - len(self._used))
+        self.output = nn.ModuleList(smooth(channels) for _ in self.reads[:levels])
+        extra = max(0, levels - len(self.reads))
         self.down = nn.ModuleList(smooth(channels, stride=2) for _ in range(extra))
 
     def forward(self, maps: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
-        laterals = [layer(maps[name]) for name, layer in zip(self._used, self.lateral)]
+        laterals = [layer(maps[name]) for name, layer in zip(self.reads, self.lateral)]
         for i in range(len(laterals) - 2, -1, -1):
             above = F.interpolate(laterals[i + 1], size=laterals[i].shape[-2:], mode="nearest")
             laterals[i] = laterals[i] + above

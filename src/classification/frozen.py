@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.backbones.batching import are_features
 from src.classification.classifier import Classifier
 from src.classification.heads.base import FittedHead
 from src.classification.heads.knn import KnnHead
@@ -67,8 +68,8 @@ def gather_vectors(
     for batch in loader:
         moved = batch.to(device)
         inputs = moved.image_list()
-        features = model.features(inputs) if isinstance(inputs[0], Tensor) else inputs
-        vectors.append(torch.stack([one["vector"].float() for one in features]))
+        features = inputs if are_features(inputs) else model.features(inputs)
+        vectors.append(torch.stack([one.values["vector"].float() for one in features]))
         targets.append(stack_targets(moved.targets))
         progress.advance(len(batch))
     return torch.cat(vectors).clone(), torch.cat(targets).clone()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from src.classification.classifier import Classifier
     from src.data.folders import LabelData
+    from src.data.loaders import BatchLoader
     from src.engine.history import History
     from src.metrics.classification import ClassificationScores
 
@@ -46,9 +47,10 @@ def train(options: TrainClassifier) -> History:
     model = build_model(options, data)
     say_size(model)
     fitted = isinstance(model.head, FittedHead)
-    training, validation = build_loaders(options, data, model, plain=fitted)
-    if options.save_samples and not options.cache_features:
-        draw_samples(training, data.names, run_dir / "samples.png")
+    loaders = build_loaders(options, data, plain=fitted)
+    if options.save_samples:
+        draw_samples(loaders[0], data.names, run_dir / "samples.png")
+    training, validation = cached(options, loaders, data, model)
     job = build_job(options, data, run_dir, model, training, validation)
     history = fit_head(job) if fitted else fit(job)
     if options.save_name != "model" and (run_dir / BEST).exists():
@@ -108,23 +110,20 @@ def build_model(options: TrainClassifier, data: LabelData) -> Classifier:
 
 
 def build_loaders(
-    options: TrainClassifier, data: LabelData, model: Classifier, *, plain: bool
-) -> tuple[Any, Any]:
-    """This process's share of training and validation, of images or (--cache-features) of their
-    features. plain: training images without augmentation."""
+    options: TrainClassifier, data: LabelData, *, plain: bool
+) -> tuple[BatchLoader, BatchLoader]:
+    """This process's share of training and validation. plain: no augmentation."""
     from src.core.structures import Size
-    from src.data.label_transforms import LabelTransform, label_target
+    from src.data.label_transforms import LabelTransform
     from src.data.loaders import split_loaders
     from src.engine.distributed import rank, world
-    from src.features.cached import cache_loaders
 
     size, classes = Size(*options.imgsz), len(data.names) if data.multi_label else None
-    still = LabelTransform(size, options.resize, training=False, classes=classes)
-    moving = LabelTransform(size, options.resize, options.augment, classes=classes)
-    training, validation = split_loaders(
+    preset: Any = "none" if plain else options.preset(options.augment)
+    return split_loaders(
         data.records,
-        still if plain else moving,
-        still,
+        LabelTransform(size, options.resize, preset, classes=classes),
+        LabelTransform(size, options.resize, training=False, classes=classes),
         batch=options.batch,
         workers=options.workers,
         seed=options.seed,
@@ -132,17 +131,28 @@ def build_loaders(
         world=world(),
         chances=balanced_chances(data) if options.balanced else None,
     )
+
+
+def cached(
+    options: TrainClassifier,
+    loaders: tuple[BatchLoader, BatchLoader],
+    data: LabelData,
+    model: Classifier,
+) -> tuple[Any, Any]:
+    """The loaders as they are or, with --cache-features, of the features of their images."""
+    from src.core.structures import Size
+    from src.data.label_transforms import LabelTransform, label_target
+    from src.features.caching import cache_loaders
+
     if not options.cache_features:
-        return training, validation
+        return loaders
+    classes = len(data.names) if data.multi_label else None
     return cache_loaders(
-        training,
-        validation,
-        model=model,
-        features=model.features,
-        options=options,
+        loaders,
+        model,
+        options,
         reads=model.head.reads,
-        plain=still,
-        content=lambda record: [record.image],
+        plain=LabelTransform(Size(*options.imgsz), options.resize, training=False, classes=classes),
         targets=lambda record: label_target(record, classes),
     )
 

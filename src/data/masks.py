@@ -68,6 +68,11 @@ class MaskReader:
         self.table = index_table(dataset)
         self.colours = colour_table(dataset)
 
+    @property
+    def rules(self) -> str:
+        """All that makes classes of a file's pixels, in words."""
+        return f"{self.dataset.MASK_FORMAT} {self.table.tolist()} {sorted(self.colours.items())}"
+
     def read(self, path: Path, size: Size | None = None) -> np.ndarray:
         """The mask of a file; UserError when it cannot be read, has another size than ``size``
         (its image's), or holds an index or colour that no class has (with the pixel count)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from src.backbones.base import Backbone
-from src.backbones.batching import join_images
+from src.backbones.batching import FeatureModel, Inputs
 from src.backbones.dense import join_targets, upsample, without_padding
 from src.core.errors import UserError
 from src.core.structures import DepthTarget
@@ -15,33 +15,36 @@ from src.depth.heads.base import DepthHead
 from src.depth.losses import DepthLoss
 
 
-class Depther(nn.Module):
+class Depther(FeatureModel):
     """Depth on a DINO backbone.
 
     ``forward(images, targets)``: images are a list of [3, H, W] tensors (uint8 or float in
-    [0, 1], sizes may differ) or one [B, 3, H, W]. In training the answer is a dict of scalar
-    losses, otherwise float32 [1, H, W] of each image: metres, in its own pixels.
+    [0, 1], sizes may differ), one [B, 3, H, W], or what ``features`` says of them. In training
+    the answer is a dict of scalar losses, otherwise float32 [1, H, W] of each image: metres, in
+    its own pixels.
     """
 
     def __init__(self, backbone: Backbone, head: DepthHead, criterion: DepthLoss) -> None:
-        super().__init__()
-        self.backbone, self.head, self.criterion = backbone, head, criterion
+        super().__init__(backbone)
+        self.head, self.criterion = head, criterion
+
+    def read(self, batch: Tensor) -> dict[str, Tensor]:
+        """All maps, with the class token behind each cell where the head wants it."""
+        return self.backbone(batch, class_token=self.head.class_token)
 
     def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: Sequence[DepthTarget] | None = None
+        self, images: Inputs, targets: Sequence[DepthTarget] | None = None
     ) -> dict[str, Tensor] | list[Tensor]:
-        batch, sizes = join_images(images, self.backbone.normalise, self.backbone.size_divisor)
-        if self.training and (targets is None or len(targets) != len(sizes)):
+        if not self.training:
+            return self.each(images, lambda part: without_padding(self.head(part.maps), part))
+        if targets is None or len(targets) != len(images):
             raise UserError(
                 "a model of depth in training mode needs one target an image: "
                 "model(images, targets); for predictions call model.eval() first"
             )
-        depth = self.head(self.backbone(batch, class_token=self.head.class_token))
-        if not self.training:
-            return without_padding(depth, sizes, batch.shape[-2:])
-        assert targets is not None
-        truth = join_targets([target["depth"] for target in targets], batch, 0)
-        return self.criterion(upsample(depth, truth.shape[-2:]), truth)
+        batch = self.feature_maps(images)
+        truth = join_targets([target["depth"] for target in targets], batch.padded, 0)
+        return self.criterion(upsample(self.head(batch.maps), truth.shape[-2:]), truth)
 
 
 class FlipAveraged(nn.Module):

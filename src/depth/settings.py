@@ -10,6 +10,7 @@ from src.core.config import CommandSettings, Settings, Sides, option
 from src.core.structures import ResizeMode
 from src.data.depth_settings import DepthDataset, DepthFolders
 from src.engine.settings import TrainingOptions
+from src.features.settings import CacheOptions
 from src.predict.settings import PredictOptions, VideoOptions
 
 Head = Literal["linear", "dpt"]
@@ -32,7 +33,7 @@ class DepthModelOptions(BackboneOptions):
     )
 
 
-class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders):
+class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders, CacheOptions):
     """Train depth from single pictures on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = DepthDataset

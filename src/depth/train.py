@@ -40,12 +40,13 @@ def train(options: TrainDepth) -> History:
     run_dir = output_folder(options.out_dir)
     check_run_folder(run_dir, resume=options.resume, overwrite=options.overwrite)
     records = read_data(options)
-    training, validation = build_loaders(options, records)
+    loaders = build_loaders(options, records)
     if options.save_samples:
-        draw_samples(training, run_dir / "samples.png")
+        draw_samples(loaders[0], run_dir / "samples.png")
     seed_everything(options.seed)
     model = build_model(options)
     say_size(model)
+    training, validation = cached(options, loaders, model)
     job = Job(options, run_dir, model, training, model_loss, "minus_RMSE", {})
     job.describe = describe(options, "depth", [])
     job.validate = validation_of(options, run_dir, validation, records["valid"])
@@ -82,13 +83,50 @@ def build_loaders(options: TrainDepth, records: Records) -> tuple[BatchLoader, B
     from src.engine.distributed import rank, world
 
     fixed = options.dataset, Size(*options.imgsz), options.resize
-    moving, still = DepthTransform(*fixed, options.augment), DepthTransform(*fixed, training=False)
+    moving, still = (
+        DepthTransform(*fixed, options.preset(options.augment)),
+        DepthTransform(*fixed, training=False),
+    )
     numbers: dict[str, Any] = {
         "batch": options.batch,
         "workers": options.workers,
         "seed": options.seed,
     }
     return split_loaders(records, moving, still, **numbers, rank=rank(), world=world())
+
+
+def cached(
+    options: TrainDepth, loaders: tuple[BatchLoader, BatchLoader], model: Depther
+) -> tuple[Any, Any]:
+    """The loaders as they are or, with --cache-features, of the features of their images."""
+    from src.core.errors import UserError
+    from src.core.structures import Size
+    from src.data.depth_transforms import DepthTransform
+    from src.data.depths import cropped, read_depth
+    from src.features.cache import Entry
+    from src.features.cached import KeptTargets
+    from src.features.caching import cache_loaders
+
+    if not options.cache_features:
+        return loaders
+    if options.flip_average:
+        raise UserError("--flip-average mirrors images, and --cache-features keeps none mirrored")
+    dataset, size = options.dataset, Size(*options.imgsz)
+    rules = f"{dataset.DEPTH_SCALE} {dataset.MIN_DEPTH} {dataset.MAX_DEPTH} {dataset.TRAIN_CROP}"
+    return cache_loaders(
+        loaders,
+        model,
+        options,
+        reads=f"maps {options.feature_extractor}, class token {model.head.class_token}",
+        plain=DepthTransform(dataset, size, options.resize, "none"),
+        targets=lambda record: {
+            "depth": cropped(read_depth(record.depth, dataset), dataset.EVAL_CROP)
+        },
+        kept=KeptTargets(
+            {"depth": Entry((size.height, size.width), "float32")},
+            lambda record: [record.depth, rules],
+        ),
+    )
 
 
 def build_model(options: TrainDepth) -> Depther:
@@ -109,7 +147,7 @@ def build_model(options: TrainDepth) -> Depther:
 
 
 def validation_of(
-    options: TrainDepth, run_dir: Path, loader: BatchLoader, records: list[DepthRecord]
+    options: TrainDepth, run_dir: Path, loader: Any, records: list[DepthRecord]
 ) -> Callable[[nn.Module], dict[str, float]]:
     """What scores a model on the validation split and draws some of it (valid_preds.jpg).
 

@@ -9,12 +9,13 @@ from src.backbones.settings import BackboneOptions
 from src.core.config import Settings, Sides, option
 from src.data.settings import BoxDataset, DataOptions
 from src.engine.settings import TrainingOptions
+from src.features.settings import CacheOptions
 from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
 HEADS = ("ssd", "retinanet", "fcos", "deimv2")
 
 
-class TrainDetection(TrainingOptions, BackboneOptions, DataOptions):
+class TrainDetection(TrainingOptions, BackboneOptions, DataOptions, CacheOptions):
     """Train a detector on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = BoxDataset

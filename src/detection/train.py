@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.core.structures import Size
 from src.detection.settings import TrainDetection
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from src.data.loaders import BatchLoader
     from src.data.records import BoxRecord
+    from src.detection.heads.base import Detector
     from src.engine.history import History
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,9 @@ def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxReco
 
     size = Size(options.imgsz[0], options.imgsz[1])
     names = options.dataset.names
-    loader, validation = split_loaders(
+    loaders = split_loaders(
         records,
-        box_transform(options.augment, size, options.resize, training=True),
+        box_transform(options.preset(options.augment), size, options.resize, training=True),
         box_transform("none", size, options.resize, training=False),
         batch=options.batch,
         workers=options.workers,
@@ -88,7 +89,7 @@ def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxReco
     )
     wanted = options.save_samples or options.dataset.VISUALIZE_TRANSFORMED_IMAGES
     if wanted and is_main():
-        draw_samples(loader, names, run_dir / "samples.png")
+        draw_samples(loaders[0], names, run_dir / "samples.png")
     seed_everything(options.seed)
     model = build_detector(
         options.model_name,
@@ -99,6 +100,7 @@ def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxReco
         nms=options.nms,
     )
     say_size(model)
+    loader, validation = cached(options, loaders, model, records["train"])
     device = torch.device(choose_device(options.device))
 
     def validate(plain: nn.Module) -> dict[str, float]:
@@ -120,6 +122,36 @@ def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxReco
     history = fit(job)
     log.info("the run is in %s: best_model.pth, last_model.pth, history.csv, *.png", run_dir)
     return history
+
+
+def cached(
+    options: TrainDetection,
+    loaders: tuple[BatchLoader, BatchLoader],
+    model: Detector,
+    records: list[BoxRecord],
+) -> tuple[Any, Any]:
+    """The loaders as they are or, with --cache-features, of the features of their images."""
+    from src.data.transforms import box_transform
+    from src.features.cache import Entry
+    from src.features.cached import KeptTargets
+    from src.features.caching import cache_loaders
+
+    if not options.cache_features:
+        return loaders
+    most = max(len(record.boxes) for record in records)
+    room = max(16, 1 << (most - 1).bit_length())  # so that a box more is not another cache
+    return cache_loaders(
+        loaders,
+        model,
+        options,
+        reads=f"maps {model.neck.reads} padded to {model.divisor}",
+        plain=box_transform("none", Size(*options.imgsz), options.resize, training=True),
+        targets=lambda record: {},  # scores are taken with the records' own boxes
+        kept=KeptTargets(
+            {"boxes": Entry((room, 4), "float32"), "labels": Entry((room,), "int64")},
+            lambda record: [str([v.tolist() for v in (record.boxes, record.labels, record.crowd)])],
+        ),
+    )
 
 
 def plot(history: History, run_dir: Path) -> None:

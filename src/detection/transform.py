@@ -1,26 +1,23 @@
-"""What happens to images between a detector's caller and its backbone, and to boxes on the way
-back: optional resizing, normalisation, padding into one batch."""
+"""What happens to images before a detector's backbone, and to boxes on the way back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torchvision.models.detection.image_list import ImageList
 from torchvision.transforms.v2 import functional as TF
 
-from src.backbones.batching import join_images
+from src.backbones.batching import Images, sizes_of
 from src.core.structures import Detections, DetectionTarget, ResizeMode, Size
 from src.data.images import fitted_size
 
 
 @dataclass(frozen=True)
 class InputTransform:
-    """Images of any size -> one normalised batch; boxes back to the pixels handed in.
+    """Images of any size -> those the backbone takes; boxes back to the pixels handed in.
 
-    divisor: the batch's height and width are padded (right, bottom) to a multiple of it.
+    divisor: a batch's height and width are padded (right, bottom) to a multiple of it.
     size, resize: resize every image to ``size`` first (``fit`` keeps the aspect ratio inside
     it, ``stretch`` fills it); ``resize=None`` takes images as they come.
     """
@@ -36,18 +33,11 @@ class InputTransform:
         size = fitted_size(Size(width, height), self.size, self.resize)
         return size.height, size.width
 
-    def prepare(
-        self,
-        images: Sequence[Tensor] | Tensor,
-        targets: list[DetectionTarget] | None,
-        normalise: Callable[[Tensor], Tensor],
-    ) -> tuple[ImageList, list[DetectionTarget] | None]:
-        """Images [3, H, W] (uint8 or float in [0, 1]) -> ImageList of the padded batch.
-
-        ``ImageList.tensors`` is [B, 3, H', W'] normalised, with zeros in the padding;
-        ``image_sizes`` are (height, width) after resizing, before padding. Targets follow.
-        """
-        before = [(image.shape[-2], image.shape[-1]) for image in images]
+    def apply(
+        self, images: Images, targets: Sequence[DetectionTarget] | None
+    ) -> tuple[Images, Sequence[DetectionTarget] | None]:
+        """Images [3, H, W] (uint8 or float in [0, 1]) resized. Targets follow."""
+        before = sizes_of(images)
         sizes = [self.resized(h, w) for h, w in before]
         if sizes != before:
             images = [
@@ -59,8 +49,7 @@ class InputTransform:
                     target if old == new else _scaled(target, old, new)
                     for target, old, new in zip(targets, before, sizes)
                 ]
-        batch, _ = join_images(images, normalise, self.divisor)
-        return ImageList(batch, sizes), targets
+        return images, targets
 
     def restore(
         self,

@@ -128,7 +128,6 @@ class FeatureCache:
         """The place of each key in the table; room for those that are new."""
         known = {key: slot for slot, key in enumerate(self._keys())}
         fresh = [key for key in dict.fromkeys(keys) if key not in known]
-        require_writable(self.folder, len(fresh) * self.row_bytes)
         if fresh:
             grown = np.zeros(len(fresh), self._type)
             grown["key"] = np.frombuffer(b"".join(fresh), "V16")
@@ -154,6 +153,12 @@ class FeatureCache:
     def count(self) -> int:
         """How many of the rows are there."""
         return int(np.count_nonzero(self._table["whole"][self._slots]))
+
+    @property
+    def missing_bytes(self) -> int:
+        """What the rows that are not there yet will take."""
+        slots = np.unique(self._slots)
+        return int(np.count_nonzero(self._table["whole"][slots] == 0)) * self.row_bytes
 
     @property
     def total_bytes(self) -> int:

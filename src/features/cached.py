@@ -1,46 +1,34 @@
 """Loaders whose images go through a frozen backbone once; later epochs read its features.
 
-For every task: it hands over what its model reads of a batch (``extract``), and gets batches whose
+For every task: it hands over what its model reads of images (``extract``), and gets batches whose
 ``image_list()`` gives those features instead of images.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
+from src.backbones.batching import ImageFeatures
 from src.core.errors import UserError
-from src.core.paths import output_folder
 from src.core.structures import Geometry, Size
 from src.data.loaders import Batch, BatchLoader, Key, Samples, Transform, collate
-from src.engine.distributed import choose_device, choose_precision, is_main
 from src.features.cache import Entry, FeatureCache, content_digests, row_keys
-from src.features.model import fingerprint
 
-log = logging.getLogger(__name__)
-
-Features = dict[str, Tensor]
-Extract = Callable[[Batch], list[Features]]  # of a batch on the model's device, by image
+Arrays = dict[str, np.ndarray]
 _GEOMETRY, _TARGET = "geometry", "target."
 
 
 @dataclass
 class FeatureBatch:
-    """A batch of features in place of images; else as ``data.loaders.Batch``.
+    """A batch of features in place of images; else as ``data.loaders.Batch``."""
 
-    features: those of each image by name; sizes: (h, w) of the images they come from.
-    """
-
-    features: list[Features]
-    sizes: list[tuple[int, int]]
+    images: list[ImageFeatures]
     targets: list[Any]
     indices: list[int]
     geometries: list[Geometry]
@@ -49,21 +37,54 @@ class FeatureBatch:
         return len(self.indices)
 
     @property
-    def images(self) -> list[Features]:
-        """As many as there are images."""
-        return self.features
+    def sizes(self) -> list[tuple[int, int]]:
+        """(h, w) of each image."""
+        return [image.size for image in self.images]
 
-    def image_list(self) -> list[Features]:
+    def image_list(self) -> list[ImageFeatures]:
         """What the model takes instead of images."""
-        return self.features
+        return self.images
 
     def to(self, device: torch.device | str) -> FeatureBatch:
         """The batch on a device."""
+        targets = [{name: value.to(device) for name, value in t.items()} for t in self.targets]
+        return replace(self, images=[image.to(device) for image in self.images], targets=targets)
 
-        def moved(items: list[Any]) -> list[Any]:
-            return [{name: value.to(device) for name, value in item.items()} for item in items]
 
-        return replace(self, features=moved(self.features), targets=moved(self.targets))
+@dataclass(frozen=True)
+class KeptTargets:
+    """Targets that depend on the view, so that they are kept beside the features.
+
+    entries: the largest shapes; content: record -> the files, and words on whatever else, that its
+    target is made of.
+    """
+
+    entries: dict[str, Entry]
+    content: Callable[[Any], Sequence[Path | str]]
+
+
+@dataclass
+class Caching:
+    """How features are kept.
+
+    extract: a batch -> features of each image; settings: what all rows depend on; size: of the
+    largest image; plain: the transform of view 0; targets: either ``KeptTargets``, or record ->
+    its target, which then does not depend on the view.
+    """
+
+    extract: Callable[[Batch], list[ImageFeatures]]
+    settings: dict[str, Any]
+    size: Size
+    folder: Path
+    plain: Transform
+    targets: KeptTargets | Callable[[Any], Arrays]
+    store: str = "float32"
+    views: int = 1
+
+    def content(self, record: Any) -> list[Path | str]:
+        """All that a record's rows are made of."""
+        kept = isinstance(self.targets, KeptTargets)
+        return [record.image, *(self.targets.content(record) if kept else [])]  # type: ignore
 
 
 class _Views(Samples):
@@ -77,85 +98,38 @@ class _Views(Samples):
         return self._plain[key] if key[0] == 0 else super().__getitem__(key)
 
 
-@dataclass
-class Caching:
-    """How a task's features are kept.
-
-    extract: batch -> features of each image; plain: the transform of view 0; content: a record's
-    files, and whatever else its row depends on, as strings; settings: what all rows depend on;
-    size: the model's input. targets: record -> its target, where that does not depend on the view
-    (else targets are kept with the features).
-    """
-
-    extract: Extract
-    plain: Transform
-    content: Callable[[Any], Sequence[Path | str]]
-    settings: dict[str, Any]
-    size: Size
-    folder: Path
-    store: str = "float32"
-    views: int = 1
-    targets: Callable[[Any], dict[str, np.ndarray]] | None = None
-
-
 class CachedLoader:
     """A ``BatchLoader`` in the same order, of features: rows that the cache lacks are computed
     when they come up (with ``loader``'s workers), all others are read.
 
-    Epoch e shows view e modulo ``views``. It is the engine's ``Loader``.
+    Epoch e shows view e modulo ``caching.views``. It is the engine's ``Loader``.
     """
 
-    def __init__(self, loader: BatchLoader, caching: Caching, views: int) -> None:
+    def __init__(self, loader: BatchLoader, caching: Caching) -> None:
         samples = loader.dataset
         assert isinstance(samples, Samples)
-        self.loader, self.caching, self.views = loader, caching, views
+        self.loader, self.caching = loader, caching
         self.samples = _Views(samples, caching.plain)
         self.count = len(samples)
         digests = content_digests(samples.records, caching.content)
         augmented = f"{_plain(samples.transform)} {samples.seed}"
-        words = ["plain"] + [f"{augmented} {view}" for view in range(1, views)]
-        keys = row_keys(digests, words)
+        words = ["plain"] + [f"{augmented} {view}" for view in range(1, caching.views)]
         settings = {**caching.settings, "transform": _plain(caching.plain)}
-        self.cache = FeatureCache(caching.folder, settings, self._entries(caching), keys)
+        keys = row_keys(digests, words)
+        self.cache = FeatureCache(caching.folder, settings, self._entries(), keys)
 
-    def _entries(self, caching: Caching) -> dict[str, Entry]:
-        """The arrays of a row, measured on a grey image of the largest size and the targets."""
-        width, height = caching.size
-        geometry = Geometry(caching.size, caching.size)
+    def _entries(self) -> dict[str, Entry]:
+        """The arrays of a row; features are measured on a grey image of the largest size."""
+        width, height = self.caching.size
+        geometry = Geometry(self.caching.size, self.caching.size)
         grey = torch.full((1, 3, height, width), 127, dtype=torch.uint8)
-        probe = Batch(grey, [(height, width)], [{}], [0], [geometry])
+        probe = self._extract(Batch(grey, [(height, width)], [{}], [0], [geometry]))[0]
         entries = {_GEOMETRY: Entry((4,), "int32")}
-        for name, value in self._extract(probe)[0].items():
-            entries[name] = Entry(tuple(value.shape), caching.store)
-        if caching.targets is None:
-            entries |= self._target_entries()
+        for name, value in probe.values.items():
+            entries[name] = Entry(tuple(value.shape), self.caching.store)
+        if isinstance(self.caching.targets, KeptTargets):
+            entries |= {_TARGET + name: e for name, e in self.caching.targets.entries.items()}
         return entries
-
-    def _target_entries(self) -> dict[str, Entry]:
-        """Of targets: the largest shapes over the plain views of all records."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        kinds: dict[str, str] = {}
-        for index in range(self.count):
-            sample = self.samples[(0, index)]
-            if not hasattr(sample, "loaded"):
-                raise UserError(sample.message)
-            for name, value in sample.loaded.target.items():
-                before = shapes.get(name, value.shape)
-                shapes[name] = tuple(max(pair) for pair in zip(before, value.shape))
-                kinds[name] = value.dtype.name
-        return {_TARGET + name: Entry(shape, kinds[name]) for name, shape in shapes.items()}
-
-    def say(self, what: str) -> None:
-        """Log how large the cache is and how much of it is there."""
-        if is_main():
-            log.info(
-                "feature cache of %s: %d rows, %.1f MiB, %d there already, in %s",
-                what,
-                len(self.cache),
-                self.cache.total_bytes / 2**20,
-                self.cache.count,
-                self.cache.folder,
-            )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order, and the view, of the next iteration."""
@@ -166,7 +140,8 @@ class CachedLoader:
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         self.cache.refresh()
-        plan = [[(key[0] % self.views, key[1]) for key in keys] for keys in self.loader.batches]
+        views = self.caching.views
+        plan = [[(key[0] % views, key[1]) for key in keys] for keys in self.loader.batches]
         seen: set[Key] = set()
         missing: list[list[Key]] = []
         for keys in plan:
@@ -186,7 +161,7 @@ class CachedLoader:
     def _has(self, key: Key) -> bool:
         return self.cache.has(self._row(key))
 
-    def _extract(self, batch: Batch) -> list[Features]:
+    def _extract(self, batch: Batch) -> list[ImageFeatures]:
         with torch.no_grad():
             return self.caching.extract(batch)
 
@@ -194,13 +169,13 @@ class CachedLoader:
         """Through the backbone, and into the cache."""
         features = self._extract(batch)
         for key, found, target, geometry in zip(keys, features, batch.targets, batch.geometries):
-            arrays = {name: value.float().cpu().numpy() for name, value in found.items()}
+            arrays = {name: value.float().cpu().numpy() for name, value in found.values.items()}
             arrays[_GEOMETRY] = np.array([*geometry.original, *geometry.resized], np.int32)
-            if self.caching.targets is None:
+            if isinstance(self.caching.targets, KeptTargets):
                 arrays |= {_TARGET + name: value.numpy() for name, value in target.items()}
             self.cache.write(self._row(key), arrays)
 
-    def _read(self, key: Key) -> dict[str, np.ndarray]:
+    def _read(self, key: Key) -> Arrays:
         arrays = self.cache.read(self._row(key))
         if arrays is None:  # damaged, as the checksum says
             batch = collate([self.samples[key]])
@@ -212,28 +187,20 @@ class CachedLoader:
         return arrays
 
     def _batch(self, keys: Sequence[Key]) -> FeatureBatch:
-        features, targets, sizes, geometries = [], [], [], []
+        images, targets, geometries = [], [], []
         for key in keys:
             arrays = self._read(key)
             numbers = arrays.pop(_GEOMETRY).tolist()
             geometries.append(Geometry(Size(*numbers[:2]), Size(*numbers[2:])))
-            sizes.append((numbers[3], numbers[2]))
-            target = {
-                name.removeprefix(_TARGET): value
-                for name, value in arrays.items()
-                if name.startswith(_TARGET)
-            }
-            if self.caching.targets is not None:
+            if isinstance(self.caching.targets, KeptTargets):
+                names = [_TARGET + name for name in self.caching.targets.entries]
+                target = {name.removeprefix(_TARGET): arrays.pop(name) for name in names}
+            else:
                 target = self.caching.targets(self.samples.records[key[1]])
             targets.append({name: torch.from_numpy(value) for name, value in target.items()})
-            features.append(
-                {
-                    name: torch.from_numpy(value).float()
-                    for name, value in arrays.items()
-                    if not name.startswith(_TARGET)
-                }
-            )
-        return FeatureBatch(features, sizes, targets, [index for _, index in keys], geometries)
+            values = {name: torch.from_numpy(value).float() for name, value in arrays.items()}
+            images.append(ImageFeatures(values, (numbers[3], numbers[2])))
+        return FeatureBatch(images, targets, [index for _, index in keys], geometries)
 
 
 def _plain(transform: Any) -> dict[str, Any]:
@@ -241,73 +208,3 @@ def _plain(transform: Any) -> dict[str, Any]:
     kinds = (bool, int, float, str, tuple, type(None))
     values = {n: v for n, v in sorted(vars(transform).items()) if isinstance(v, kinds)}
     return {"name": type(transform).__name__, **values}
-
-
-def cache_loaders(
-    training: BatchLoader,
-    validation: BatchLoader,
-    *,
-    model: nn.Module,
-    features: Callable[[Any], list[Features]],
-    options: Any,
-    reads: str,
-    plain: Transform,
-    content: Callable[[Any], Sequence[Path | str]],
-    targets: Callable[[Any], dict[str, np.ndarray]] | None = None,
-) -> tuple[CachedLoader, CachedLoader]:
-    """Both loaders of a task, as ``--cache-features`` wants them; the sizes are logged.
-
-    model: has a frozen ``backbone``; features: a list of images -> what the head reads of each;
-    reads: a word on that (a part of the cache's name); options: TrainingOptions, BackboneOptions,
-    CacheOptions with imgsz and resize; others as ``Caching``. Raises UserError when the features
-    are not the same in every epoch.
-    """
-    if options.fine_tune:
-        raise UserError(
-            "--cache-features needs a frozen backbone, and --fine-tune trains it: its features "
-            "change with every step; leave one of them out"
-        )
-    if options.strategy == "fsdp":
-        raise UserError("--cache-features does not go with --strategy fsdp; use ddp")
-    backbone: Any = model.backbone
-    device = torch.device(choose_device(options.device))
-    precision = choose_precision(options.precision, device.type)
-    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
-    def extract(batch: Batch) -> list[Features]:
-        low = kinds.get(precision)
-        backbone.eval().to(device)
-        with torch.autocast(device.type, dtype=low) if low else nullcontext():
-            return features(batch.to(device).image_list())
-
-    caching = Caching(
-        extract=extract,
-        plain=plain,
-        content=content,
-        settings={
-            "backbone": backbone.name,
-            "weights": fingerprint(backbone.hub_model),
-            "reads": reads,
-            "imgsz": list(options.imgsz),
-            "resize": options.resize,
-            "precision": precision,
-        },
-        size=Size(*options.imgsz),
-        folder=output_folder(options.cache_dir),
-        store=options.cache_dtype,
-        views=options.cache_views,
-        targets=targets,
-    )
-    cached = CachedLoader(training, caching, options.cache_views)
-    valid = CachedLoader(validation, replace(caching, plain=_transform(validation)), 1)
-    cached.say("training" + (f" ({options.cache_views} views)" if options.cache_views > 1 else ""))
-    valid.say("validation")
-    if options.cache_views == 1 and options.augment != "none" and is_main():
-        log.info("one view is kept of each image: without augmentation (--cache-views N for more)")
-    return cached, valid
-
-
-def _transform(loader: BatchLoader) -> Transform:
-    samples = loader.dataset
-    assert isinstance(samples, Samples)
-    return samples.transform

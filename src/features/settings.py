@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator
 
@@ -101,3 +101,7 @@ class CacheOptions(CommandSettings):
     cache_dir: Path = option(
         Path("feature_cache"), help="sub-folder of outputs/ for kept features, shared by runs"
     )
+
+    def preset(self, augment: Any) -> Any:
+        """``--augment``, or none where one view of each image is kept."""
+        return "none" if self.cache_features and self.cache_views == 1 else augment

@@ -12,6 +12,7 @@ from src.core.config import Settings, Sides, option
 from src.data.mask_settings import FolderOptions, MaskDataset
 from src.data.settings import DataOptions
 from src.engine.settings import TrainingOptions
+from src.features.settings import CacheOptions
 from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
 HEADS = ("linear", "conv", "fpn", "dpt", "eomt")
@@ -28,7 +29,9 @@ class SegmentationModelOptions(BackboneOptions):
     )
 
 
-class TrainSegmentation(TrainingOptions, SegmentationModelOptions, DataOptions, FolderOptions):
+class TrainSegmentation(
+    TrainingOptions, SegmentationModelOptions, DataOptions, FolderOptions, CacheOptions
+):
     """Train semantic segmentation on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = MaskDataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.segmentation.settings import TrainSegmentation
 
@@ -45,13 +45,14 @@ def train(options: TrainSegmentation) -> History:
     check_run_folder(run_dir, resume=options.resume, overwrite=options.overwrite)
     records = read_data(options)
     reader = MaskReader(options.dataset)
-    training, validation = build_loaders(options, records, reader)
+    loaders = build_loaders(options, records, reader)
     if options.save_samples:
-        draw_samples(options, training, run_dir / "samples.png")
+        draw_samples(options, loaders[0], run_dir / "samples.png")
     weights = choose_weights(options, records["train"], reader)
     seed_everything(options.seed)
     model = build_model(options, weights)
     say_size(model)
+    training, validation = cached(options, loaders, model, reader)
     device = torch.device(choose_device(options.device))
     validate = Validation(options, run_dir, validation, records["valid"], reader, device)
 
@@ -109,13 +110,43 @@ def build_loaders(
     size = Size(*options.imgsz)
     return split_loaders(
         records,
-        MaskTransform(reader, size, options.resize, options.augment),
+        MaskTransform(reader, size, options.resize, options.preset(options.augment)),
         MaskTransform(reader, size, options.resize, training=False),
         batch=options.batch,
         workers=options.workers,
         seed=options.seed,
         rank=rank(),
         world=world(),
+    )
+
+
+def cached(
+    options: TrainSegmentation,
+    loaders: tuple[BatchLoader, BatchLoader],
+    model: Segmenter,
+    reader: MaskReader,
+) -> tuple[Any, Any]:
+    """The loaders as they are or, with --cache-features, of the features of their images."""
+    from src.core.structures import Size
+    from src.data.mask_transforms import MaskTransform
+    from src.features.cache import Entry
+    from src.features.cached import KeptTargets
+    from src.features.caching import cache_loaders
+
+    if not options.cache_features:
+        return loaders
+    size = Size(*options.imgsz)
+    return cache_loaders(
+        loaders,
+        model,
+        options,
+        reads=f"maps {model.head.reads or options.feature_extractor}",
+        plain=MaskTransform(reader, size, options.resize, "none"),
+        targets=lambda record: {"mask": reader.read(record.mask)},
+        kept=KeptTargets(
+            {"mask": Entry((size.height, size.width), "uint8")},
+            lambda record: [record.mask, reader.rules],
+        ),
     )
 
 
@@ -157,7 +188,7 @@ class Validation:
         self,
         options: TrainSegmentation,
         run_dir: Path,
-        loader: BatchLoader,
+        loader: Any,
         records: list[MaskRecord],
         reader: MaskReader,
         device: torch.device,

@@ -99,9 +99,9 @@ def test_resizing_inside_is_the_loaders_resizing():
     detector = build_detector(
         CONVNEXT, 3, head="ssd", channels=16, image_size=Size(96, 64), resize="fit"
     )
-    batch, _ = detector.transform.prepare([picture(100, 90)], None, detector.backbone.normalise)
-    assert batch.image_sizes == [(64, 58)]
-    assert batch.tensors.shape == (1, 3, 64, 64)  # padded to a multiple of 32
+    images, _ = detector.transform.apply([picture(100, 90)], None)
+    batch = detector.feature_maps(images)
+    assert batch.sizes == [(64, 58)] and batch.padded == (64, 64)  # a multiple of 32
 
 
 def test_matching_of_a_truth_that_overlaps_nothing():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
+from torch import Tensor
 
 from src.backbones.base import Backbone
+from src.backbones.batching import FeatureMaps, FeatureModel, Inputs, are_features, sizes_of
 from src.backbones.pyramid import Pyramid, SingleLevel, build_pyramid
 from src.core.errors import UserError
 from src.core.structures import Detections, DetectionTarget
@@ -17,11 +17,12 @@ from src.detection.transform import InputTransform
 FeatureExtractor = Literal["last", "multi"]
 
 
-class Detector(nn.Module):
+class Detector(FeatureModel):
     """A detector on a DINO backbone.
 
     ``forward(images, targets)``: images are a list of [3, H, W] tensors (uint8 or float in
-    [0, 1], sizes may differ) or one [B, 3, H, W]. In training the answer is a dict of scalar
+    [0, 1], sizes may differ), one [B, 3, H, W], or what ``features`` says of them (as images that
+    are resized already). In training the answer is a dict of scalar
     losses (their sum is what is minimised), otherwise one ``Detections`` an image, best first,
     boxes in pixels of the image handed in, labels from 1.
 
@@ -31,41 +32,53 @@ class Detector(nn.Module):
     def __init__(
         self, backbone: Backbone, neck: Pyramid, num_classes: int, transform: InputTransform
     ) -> None:
-        super().__init__()
+        super().__init__(backbone)
         if num_classes < 2:
             raise UserError(
                 f"a detector needs at least 2 classes, __background__ included; got {num_classes}"
             )
-        self.backbone = backbone
         self.neck = neck
         self.num_classes = num_classes
         self.transform = transform
 
+    @property
+    def divisor(self) -> int:
+        """Padded sizes are multiples of it: the backbone's, or more for some heads."""
+        return self.transform.divisor
+
+    def read(self, batch: Tensor) -> dict[str, Tensor]:
+        """The maps that the neck looks at."""
+        maps = super().read(batch)
+        return {name: maps[name] for name in self.neck.reads}
+
     def forward(
-        self, images: Sequence[Tensor] | Tensor, targets: list[DetectionTarget] | None = None
+        self, images: Inputs, targets: Sequence[DetectionTarget] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
-        originals = [(image.shape[-2], image.shape[-1]) for image in images]
+        originals = sizes_of(images)
         if self.training and (targets is None or len(targets) != len(originals)):
             raise UserError(
                 "a detector in training mode needs one target an image: "
                 "model(images, targets); for predictions call model.eval() first"
             )
-        batch, targets = self.transform.prepare(
-            images, targets if self.training else None, self.backbone.normalise
-        )
-        maps = list(self.neck(self.backbone(batch.tensors)).values())
-        if self.training:
-            assert targets is not None
-            return self.losses(maps, batch, targets)
-        return self.transform.restore(self.detect(maps, batch), batch.image_sizes, originals)
+        if not are_features(images):
+            images, targets = self.transform.apply(images, targets if self.training else None)
+        if not self.training:
+            found = self.each(images, lambda part: self.detect(self._levels(part), part))
+            return self.transform.restore(found, sizes_of(images), originals)
+        assert targets is not None
+        batch = self.feature_maps(images)
+        return self.losses(self._levels(batch), batch, targets)
+
+    def _levels(self, batch: FeatureMaps) -> list[Tensor]:
+        return list(self.neck(batch.maps).values())
 
     def losses(
-        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+        self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
     ) -> dict[str, Tensor]:
-        """Scalar losses of a batch."""
+        """Scalar losses of a batch. maps: the neck's, fine to coarse; batch: their source."""
         raise NotImplementedError
 
-    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
         """Detections of each image, inside it, in its resized pixels."""
         raise NotImplementedError
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from src.backbones.base import Backbone
+from src.backbones.batching import FeatureMaps
 from src.backbones.pyramid import Pyramid, build_pyramid
 from src.core.errors import UserError
 from src.core.structures import Detections, DetectionTarget
@@ -125,21 +125,22 @@ class Deimv2(Detector):
         self.head = build_transformer(num_classes - 1, neck.channels, strides)
         self.limit = limit
 
-    def _run(self, maps: list[Tensor], batch: ImageList, labels: Any = None) -> Any:
+    def _run(self, maps: list[Tensor], batch: FeatureMaps, labels: Any = None) -> Any:
         cells = sum(m.shape[-2] * m.shape[-1] for m in maps)
         self.head.config.num_queries = min(QUERIES, cells)
         self.head.model.conv_encoder.maps = list(maps)
-        return self.head(pixel_values=batch.tensors, labels=labels)
+        pixels = maps[0].new_zeros(()).expand(len(batch.sizes), 3, *batch.padded)  # for its shape
+        return self.head(pixel_values=pixels, labels=labels)
 
     def losses(
-        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+        self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
     ) -> dict[str, Tensor]:
         """transformers' weighted terms, those of the same name summed over the layers:
         ``mal``, ``bbox``, ``giou``, ``fgl``, ``ddf``.
 
         They are divided by this process's number of objects there, which is put right here.
         """
-        height, width = batch.tensors.shape[-2:]
+        height, width = batch.padded
         labels = []
         for target in targets:
             boxes = box_convert(target["boxes"].float(), "xyxy", "cxcywh")
@@ -158,16 +159,16 @@ class Deimv2(Detector):
         losses["mal"] = losses["mal"] + 0.0 * embedding.sum()
         return losses
 
-    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
         outputs = self._run(maps, batch)
         scores = outputs.logits.float().sigmoid()
         values, flat = scores.flatten(1).topk(min(self.limit, scores[0].numel()), dim=1)
         query = torch.div(flat, scores.shape[2], rounding_mode="floor")
-        height, width = batch.tensors.shape[-2:]
+        height, width = batch.padded
         boxes = box_convert(outputs.pred_boxes.float(), "cxcywh", "xyxy")
         boxes = boxes * boxes.new_tensor([width, height, width, height])
         detections: list[Detections] = []
-        for i, size in enumerate(batch.image_sizes):
+        for i, size in enumerate(batch.sizes):
             detections.append(
                 {
                     "boxes": clip_boxes_to_image(boxes[i, query[i]], size),

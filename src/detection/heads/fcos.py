@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
-from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import generalized_box_iou_loss
 
 from src.backbones.base import Backbone
+from src.backbones.batching import FeatureMaps
 from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid
@@ -99,7 +101,7 @@ class FCOS(Detector):
         self.radius = radius
 
     def losses(
-        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+        self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
     ) -> dict[str, Tensor]:
         distances, logits, centreness = self.head(maps)
         counts = self.anchors.per_level(maps)
@@ -112,7 +114,7 @@ class FCOS(Detector):
         centreness: Tensor,
         anchors: Tensor,
         counts: list[int],
-        targets: list[DetectionTarget],
+        targets: Sequence[DetectionTarget],
     ) -> dict[str, Tensor]:
         """Losses of the head's outputs, by anchors [A, 4]; counts: anchors of each level."""
         matches = [match_points(t["boxes"].float(), anchors, counts, self.radius) for t in targets]
@@ -135,10 +137,10 @@ class FCOS(Detector):
             "bbox_ctrness": torch.where(found, centre_loss, 0.0).sum() / count,
         }
 
-    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
         distances, logits, centreness = self.head(maps)
         anchors, counts = self.anchors(maps), self.anchors.per_level(maps)
-        return self.select(distances, logits, centreness, anchors, counts, batch.image_sizes)
+        return self.select(distances, logits, centreness, anchors, counts, batch.sizes)
 
     def select(
         self,

@@ -5,6 +5,8 @@ Everything is done with masks of fixed shape, so that a GPU is never waited for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,7 +45,7 @@ def match_anchors(
 
 
 def matched_targets(
-    targets: list[DetectionTarget], matches: list[Tensor], anchors: Tensor
+    targets: Sequence[DetectionTarget], matches: list[Tensor], anchors: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Truth of each anchor: boxes [B, A, 4] (the anchor itself where there is none) and labels
     int64 [B, A] (0 where there is none)."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from src.backbones.base import Backbone
+from src.backbones.batching import FeatureMaps
 from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid, cell_shapes
@@ -66,7 +68,7 @@ class RetinaNet(Detector):
         self.iou = iou
 
     def losses(
-        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+        self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
     ) -> dict[str, Tensor]:
         outputs = self.head(maps)
         return self.loss_of(
@@ -77,7 +79,7 @@ class RetinaNet(Detector):
         )
 
     def loss_of(
-        self, offsets: Tensor, logits: Tensor, anchors: Tensor, targets: list[DetectionTarget]
+        self, offsets: Tensor, logits: Tensor, anchors: Tensor, targets: Sequence[DetectionTarget]
     ) -> dict[str, Tensor]:
         """Losses of head outputs [B, A, 4] and [B, A, classes - 1], by anchors [A, 4].
 
@@ -102,14 +104,14 @@ class RetinaNet(Detector):
             "bbox_regression": (box_sums / count).mean(),
         }
 
-    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
         outputs = self.head(maps)
         return self.select(
             outputs["bbox_regression"].float(),
             outputs["cls_logits"].float(),
             self.anchors(maps),
             self.anchors.per_level(maps),
-            batch.image_sizes,
+            batch.sizes,
         )
 
     def select(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSDHead
 
 from src.backbones.base import Backbone
+from src.backbones.batching import FeatureMaps
 from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid, cell_shapes
@@ -77,13 +78,13 @@ class SSD(Detector):
         return answer["bbox_regression"].float(), answer["cls_logits"].float()
 
     def losses(
-        self, maps: list[Tensor], batch: ImageList, targets: list[DetectionTarget]
+        self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
     ) -> dict[str, Tensor]:
         offsets, logits = self.outputs(maps)
         return self.loss_of(offsets, logits, self.anchors(maps), targets)
 
     def loss_of(
-        self, offsets: Tensor, logits: Tensor, anchors: Tensor, targets: list[DetectionTarget]
+        self, offsets: Tensor, logits: Tensor, anchors: Tensor, targets: Sequence[DetectionTarget]
     ) -> dict[str, Tensor]:
         """Losses of head outputs [B, A, 4] and [B, A, classes], by anchors [A, 4].
 
@@ -112,9 +113,9 @@ class SSD(Detector):
             "classification": torch.where(found | mined, class_loss, 0.0).sum() / count,
         }
 
-    def detect(self, maps: list[Tensor], batch: ImageList) -> list[Detections]:
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
         offsets, logits = self.outputs(maps)
-        return self.select(offsets, logits, self.anchors(maps), batch.image_sizes)
+        return self.select(offsets, logits, self.anchors(maps), batch.sizes)
 
     def select(
         self, offsets: Tensor, logits: Tensor, anchors: Tensor, sizes: list[tuple[int, int]]

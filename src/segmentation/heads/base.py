@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -17,7 +17,15 @@ class SegmentationHead(nn.Module):
 
     The softmax over C is the probability of a class, also where a head's own way of scoring is
     another. Subclasses fill ``forward``; those with a loss of their own override ``losses``.
+
+    reads: names of the maps it looks at (None: all).
     """
+
+    reads: Sequence[str] | None = None
+
+    def select(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The maps that the head looks at."""
+        return maps if self.reads is None else {name: maps[name] for name in self.reads}
 
     def losses(
         self, maps: dict[str, Tensor], masks: Tensor, criterion: Criterion

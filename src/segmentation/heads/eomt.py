@@ -84,6 +84,7 @@ class EomtHead(SegmentationHead):
         config._attn_implementation = "sdpa"
         self.num_classes = num_classes
         self.pyramid = build_pyramid(shapes, channels, levels=2)
+        self.reads = self.pyramid.reads
         self.query = nn.Embedding(QUERIES, channels)
         self.blocks = nn.ModuleList(parts.EomtLayer(config) for _ in range(BLOCKS))
         self.norm = nn.LayerNorm(channels)

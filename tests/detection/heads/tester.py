@@ -140,7 +140,7 @@ class HeadTester:
         small = picture(64, 96, (10, 10, 50, 40))
         large = small.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
         with torch.inference_mode():
-            expected = inner([outer.transform.prepare([large], None, lambda x: x)[0].tensors[0]])
+            expected = inner(outer.transform.apply([large], None)[0])
             same, scaled = outer([small])[0], outer([large])[0]
         assert torch.equal(same["boxes"], inner([small])[0]["boxes"])  # already of that size
         torch.testing.assert_close(scaled["boxes"], expected[0]["boxes"] * 2)

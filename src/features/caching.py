@@ -1,0 +1,126 @@
+"""What ``--cache-features`` makes of the loaders of a task."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from src.backbones.batching import FeatureModel, ImageFeatures
+from src.core.errors import UserError
+from src.core.paths import output_folder
+from src.core.structures import Size
+from src.data.loaders import Batch, BatchLoader, Samples, Transform
+from src.engine.distributed import choose_device, choose_precision, is_main
+from src.features.cached import Arrays, CachedLoader, Caching, KeptTargets
+from src.features.model import fingerprint
+
+log = logging.getLogger(__name__)
+
+
+def cache_loaders(
+    loaders: tuple[BatchLoader, BatchLoader],
+    model: FeatureModel,
+    options: Any,
+    *,
+    reads: str,
+    plain: Transform,
+    targets: Callable[[Any], Arrays],
+    kept: KeptTargets | None = None,
+) -> tuple[CachedLoader, CachedLoader]:
+    """The loaders of training and validation, as --cache-features wants them.
+
+    options: TrainingOptions, BackboneOptions and CacheOptions, with imgsz and resize; reads: a
+    word on what the head reads (a part of the cache's name); plain: the training transform without
+    augmentation; targets: record -> its target in validation, and in training unless there it
+    depends on the view: then ``kept`` says how it is kept.
+
+    The size is logged. Raises UserError when it is more than the disk has free, or the features
+    are not the same in every epoch.
+    """
+    if options.fine_tune:
+        raise UserError(
+            "--cache-features needs a frozen backbone, and --fine-tune trains it: its features "
+            "change with every step; leave one of them out"
+        )
+    if options.strategy == "fsdp":
+        raise UserError("--cache-features does not go with --strategy fsdp; use ddp")
+    precision = choose_precision(options.precision, choose_device(options.device))
+    caching = Caching(
+        extract=extractor(model, choose_device(options.device), precision),
+        settings={
+            "backbone": model.backbone.name,
+            "weights": fingerprint(model.backbone.hub_model),
+            "reads": reads,
+            "imgsz": list(options.imgsz),
+            "resize": options.resize,
+            "precision": precision,
+        },
+        size=Size(*options.imgsz),
+        folder=output_folder(options.cache_dir),
+        plain=plain,
+        targets=kept or targets,
+        store=options.cache_dtype,
+        views=options.cache_views,
+    )
+    training, validation = loaders
+    samples = validation.dataset
+    assert isinstance(samples, Samples)
+    still = replace(caching, plain=samples.transform, targets=targets, views=1)
+    cached = CachedLoader(training, caching), CachedLoader(validation, still)
+    if is_main():
+        views = f" ({options.cache_views} views)" if options.cache_views > 1 else ""
+        for loader, what in zip(cached, ("training" + views, "validation")):
+            say(loader, what)
+        if options.cache_views == 1 and options.augment != "none":
+            log.info(
+                "one view is kept of each image: without augmentation (--cache-views N for more)"
+            )
+        require_room(cached)
+    return cached
+
+
+def extractor(
+    model: FeatureModel, device: str, precision: str
+) -> Callable[[Batch], list[ImageFeatures]]:
+    """A batch -> the features of its images, in the arithmetic of training."""
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    low = kinds.get(precision)
+
+    def extract(batch: Batch) -> list[ImageFeatures]:
+        model.backbone.eval().to(device)
+        with torch.autocast(device, dtype=low) if low else nullcontext():
+            return model.features(batch.to(device).image_list())
+
+    return extract
+
+
+def say(loader: CachedLoader, what: str) -> None:
+    """Log how large a cache is and how much of it is there."""
+    cache = loader.cache
+    log.info(
+        "feature cache of %s: %d rows, %.1f MiB, %d there already, in %s",
+        what,
+        len(cache),
+        cache.total_bytes / 2**20,
+        cache.count,
+        cache.folder,
+    )
+
+
+def require_room(loaders: tuple[CachedLoader, CachedLoader]) -> None:
+    """UserError when the disk has not the room for what is still to be written."""
+    folder = loaders[0].cache.folder
+    needed = sum(loader.cache.missing_bytes for loader in loaders)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"the feature cache needs {needed / 2**20:.0f} MiB more and {folder} has "
+            f"{free / 2**20:.0f} MiB free; --cache-dtype float16 halves it, fewer --cache-views, a "
+            "smaller --imgsz or --feature-extractor last take less, --cache-dir may be elsewhere"
+        )
