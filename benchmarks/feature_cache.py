@@ -1,12 +1,14 @@
 """Images a second from the second epoch on, with and without --cache-features, side by side.
 
     python -m benchmarks.feature_cache --images 64 --rounds 2 --tutorial /work/tut
+    python -m benchmarks.feature_cache --task segmentation --images 64 --rounds 2
 
-Each round trains a classifier with a frozen backbone on the same images by the same options, once
-without and once with kept features (``src.classification.train.train``, all of it: loading, head,
-optimizer); the figure of a run is the ``images_per_second`` of its epochs from the second on (the
+Each round trains the head of a frozen backbone on the same images by the same options, once
+without and once with kept features (``src.X.train.train``, all of it: loading, head, optimizer);
+the figure of a run is the ``images_per_second`` of its epochs from the second on (the
 first of the kept one writes the features). With --tutorial, its training loop (its model, data
-set, loader and SGD step, from its files; random weights through our hub) takes its turn, too.
+set, loader and SGD step, from its files; random weights through our hub) takes its turn, too
+(classification alone).
 """
 
 from __future__ import annotations
@@ -19,9 +21,13 @@ import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from src.core.cli import parse, run
 from src.core.config import CommandSettings, option
+
+if TYPE_CHECKING:
+    from src.engine.history import History
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,13 +64,17 @@ TUTORIAL = """
 class BenchmarkOptions(CommandSettings):
     """Later epochs with and without kept features."""
 
-    data: Path = option(Path("../shared/data/ants_bees/train"), help="a folder a class")
+    task: Literal["classification", "segmentation"] = option("classification", help="task")
+    data: Path | None = option(
+        None, help="classification: a folder a class (default: ants_bees); segmentation: CamVid"
+    )
     model_name: str = option("dinov3_vits16", help="backbone (random weights)")
-    head: str = option("linear", help="classification head")
+    head: str = option("linear", help="head of the task")
     images: int = option(64, ge=4, help="images an epoch")
     imgsz: int = option(224, ge=16, help="side of the images")
     epochs: int = option(3, ge=2, help="epochs a run")
     rounds: int = option(2, ge=1, help="runs of each")
+    batch: int = option(32, ge=1, help="images a step")
     workers: int = option(2, ge=0, help="processes that load data")
     tutorial: Path | None = option(None, help="the tutorial project, to take its turn")
     device: str = option("cpu", help="where to run (the tutorial's part: cpu alone)")
@@ -72,8 +82,16 @@ class BenchmarkOptions(CommandSettings):
 
 
 def pick(options: BenchmarkOptions, folder: Path) -> Path:
-    """Links to equally many images of each class, as an ImageFolder."""
-    classes = sorted(path for path in options.data.iterdir() if path.is_dir())
+    """Links to equally many images of each class, as an ImageFolder, or to images and masks."""
+    if options.task == "segmentation":
+        data = options.data or Path("../shared/data/camvid")
+        for name in ("train_images", "train_masks"):
+            (folder / name).mkdir(parents=True)
+            for file in sorted((data / name).iterdir())[: options.images]:
+                (folder / name / file.name).symlink_to(file.resolve())
+        return folder
+    data = options.data or Path("../shared/data/ants_bees/train")
+    classes = sorted(path for path in data.iterdir() if path.is_dir())
     for path in classes:
         (folder / path.name).mkdir(parents=True)
         for image in sorted(path.iterdir())[: max(2, options.images // len(classes))]:
@@ -83,38 +101,50 @@ def pick(options: BenchmarkOptions, folder: Path) -> Path:
 
 def ours(options: BenchmarkOptions, data: Path, out: Path, cached: bool) -> list[float]:
     """images_per_second of each epoch of a run."""
+    flags = [f"--model-name {options.model_name} --weights none --head {options.head}"]
+    flags += [f"--imgsz {options.imgsz} --augment none --skip-check --device {options.device}"]
+    flags += [f"--epochs {options.epochs} --eval-every {options.epochs + 1}"]
+    flags += [f"--workers {options.workers} --batch {options.batch}"]
+    flags += ["--cache-features"] if cached else []
+    words = [*" ".join(flags).split(), "--out-dir", str(out), "--cache-dir", str(out / "kept")]
+    history = classify(data, words) if options.task == "classification" else segment(data, words)
+    return [row["images_per_second"] for row in history.rows]
+
+
+def classify(data: Path, words: list[str]) -> History:
+    """A run of train_classifier.py."""
     from src.classification.settings import TrainClassifier
     from src.classification.train import train
-    from src.data.label_settings import LabelDataset
 
-    history = train(
-        TrainClassifier(
-            train_dir=data,
-            valid_dir=data,
-            dataset=LabelDataset(),
-            model_name=options.model_name,
-            weights="none",
-            head=options.head,
-            imgsz=[options.imgsz],
-            augment="none",
-            epochs=options.epochs,
-            eval_every=options.epochs + 1,
-            workers=options.workers,
-            device=options.device,
-            skip_check=True,
-            out_dir=out,
-            cache_features=cached,
-            cache_dir=out / "kept",
-        )
+    return train(
+        parse(TrainClassifier, ["--train-dir", str(data), "--valid-dir", str(data), *words])
     )
-    return [row["images_per_second"] for row in history.rows]
+
+
+def segment(data: Path, words: list[str]) -> History:
+    """A run of train_segmentation.py on CamVid."""
+    from src.segmentation.settings import TrainSegmentation
+    from src.segmentation.train import train
+
+    images, masks = str(data / "train_images"), str(data / "train_masks")
+    folders = ["--train-images", images, "--train-masks", masks]
+    folders += ["--valid-images", images, "--valid-masks", masks]
+    config = ["--config", str(ROOT / "segmentation_configs" / "camvid.yaml"), "--pictures", "0"]
+    return train(parse(TrainSegmentation, [*config, *folders, *words]))
 
 
 def tutorials(options: BenchmarkOptions, data: Path) -> list[float]:
     """images_per_second of each epoch of the tutorial's loop."""
     assert options.tutorial is not None
     hub = ROOT / "src" / "backbones" / "timm_hub"
-    words = [options.tutorial.resolve(), hub, options.model_name, 32, options.epochs, data]
+    words = [
+        options.tutorial.resolve(),
+        hub,
+        options.model_name,
+        options.batch,
+        options.epochs,
+        data,
+    ]
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(TUTORIAL), *map(str, words), str(options.workers)],
         capture_output=True,
