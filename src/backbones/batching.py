@@ -67,13 +67,20 @@ class FeatureModel(nn.Module):
 
     Images that train the backbone go through it together, padded to the largest. Otherwise only
     images of one padded size do, so that what it says of an image does not depend on the others
-    of a batch; in training the smaller maps are then filled up, right and bottom, with their mean
-    (zeros would be a degenerate input to a LayerNorm, with huge gradients).
+    of a batch; in training the smaller maps are then filled up, right and bottom, with what the
+    backbone says of a blank image (zeros are a degenerate input to a LayerNorm, with huge
+    gradients, and their own mean would look like the image).
     """
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
+        self._blank: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> FeatureModel:
+        """As nn.Module's."""
+        self._blank = {}  # the backbone may have got other weights since
+        return super().train(mode)
 
     @property
     def divisor(self) -> int:
@@ -98,7 +105,11 @@ class FeatureModel(nn.Module):
         features = inputs if are_features(inputs) else self.features(inputs)
         sizes = [one.size for one in features]
         names = features[0].values
-        maps = {name: _joined([one.values[name] for one in features]) for name in names}
+        self._blank = self._blank or self._read_blank(next(iter(features[0].values.values())))
+        maps = {
+            name: _joined([one.values[name] for one in features], self._blank[name])
+            for name in names
+        }
         return FeatureMaps(maps, sizes, _padded(sizes, self.divisor))
 
     def each(self, inputs: Inputs, answer: Callable[[FeatureMaps], Sequence[T]]) -> list[T]:
@@ -110,6 +121,13 @@ class FeatureModel(nn.Module):
             part: Any = inputs if len(rows) == len(sizes) else [inputs[row] for row in rows]
             found.update(zip(rows, answer(self._one_batch(part)), strict=True))
         return [found[row] for row in range(len(sizes))]
+
+    def _read_blank(self, like: Tensor) -> dict[str, Tensor]:
+        """Of each map [C], what ``read`` says of the mean colour."""
+        device = next(self.backbone.parameters()).device
+        with torch.no_grad():
+            found = self.read(torch.zeros(1, 3, self.divisor, self.divisor, device=device))
+        return {name: values[0].mean(dim=(-2, -1)).to(like) for name, values in found.items()}
 
     def _one_batch(self, inputs: Inputs) -> FeatureMaps:
         if are_features(inputs):
@@ -129,11 +147,10 @@ def _apart(batch: FeatureMaps) -> list[ImageFeatures]:
     ]
 
 
-def _joined(maps: Sequence[Tensor]) -> Tensor:
-    """Maps [C, h, w] -> [B, C, H, W]."""
+def _joined(maps: Sequence[Tensor], fill: Tensor) -> Tensor:
+    """Maps [C, h, w] -> [B, C, H, W]; fill: [C]."""
     height, width = (max(one.shape[axis] for one in maps) for axis in (-2, -1))
-    means = torch.stack([one.mean(dim=(-2, -1)) for one in maps])
-    joined = means[..., None, None].repeat(1, 1, height, width)
+    joined = fill[:, None, None].repeat(len(maps), 1, height, width)
     for row, one in enumerate(maps):
         joined[row, :, : one.shape[-2], : one.shape[-1]] = one
     return joined

@@ -13,8 +13,8 @@ pytest.importorskip("transformers", minversion="5.23", reason="deimv2 needs tran
 
 class TestDeimv2(HeadTester):
     head = "deimv2"
-    overfit_steps = 20
-    overfit_share = 0.95
+    overfit_steps = 15
+    overfit_share = 0.97
     overfit_lr = 1e-3
     # A set predictor needs more steps to place boxes than a test on the CPU can spend.
     test_finds_what_it_has_learnt = None
