@@ -264,13 +264,14 @@ def image_rate(predictor: Predictor, seconds: float, video: Path) -> float:
 
 def video_rate(predictor: Predictor, video: Path) -> float:
     """Frames a second of the whole pipeline, from opening the video to the finished files."""
-    from src.predict.video import run_video
+    from src.predict.results import DetectionReport
+    from src.predict.video import report_video
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        run_video(predictor, str(video), folder, draw=draw_twenty, names=NAMES, threshold=0.25)
+        report_video(predictor, str(video), folder, DetectionReport(draw_twenty, NAMES, 0.25))
         seconds = time.perf_counter() - began
-        with open(Path(folder) / "images.json", encoding="utf-8") as file:
+        with open(Path(folder) / f"{video.stem}_images.json", encoding="utf-8") as file:
             return len(json.load(file)["images"]) / seconds
 
 

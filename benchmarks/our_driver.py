@@ -102,10 +102,9 @@ def video(result: Path, model: str, source: str, out_dir: str, resize: str, batc
     """The whole pipeline on a video, then the model alone on the same frames."""
     from src.detection.infer import load_predictor
     from src.detection.settings import InferDetectionVideo
-    from src.predict.video import run_video
-    from src.visualise.draw import draw_detections
+    from src.predict.video import report_video
 
-    predictor, names = load_predictor(
+    predictor, report = load_predictor(
         InferDetectionVideo(model=Path(model), input=source, batch=int(batch))
     )
     predictor.resize = resize  # type: ignore[assignment]
@@ -113,7 +112,7 @@ def video(result: Path, model: str, source: str, out_dir: str, resize: str, batc
     watch_forwards(predictor.model, forwards)
     whole = Clock()
     with whole.running():
-        run_video(predictor, source, out_dir, draw=draw_detections, names=names, threshold=0.25)
+        report_video(predictor, source, out_dir, report)
     frames, in_pipeline = forwards.items, forwards.seconds
     alone = model_alone(predictor, source, frames)
     save(

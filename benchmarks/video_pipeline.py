@@ -3,7 +3,7 @@
     python -m benchmarks.video_pipeline [--frames 100] [--width 640] [--height 480] [--layers 8]
 
 A plain convolutional network stands in for a detector (about 100 ms a frame on two cores by
-default). Three rates: the model alone on frames held in memory, and the two that ``run_video``
+default). Three rates: the model alone on frames held in memory, and the two that ``report_video``
 reports with decoding, drawing and encoding beside it. On a machine that others use too, take
 the processor time instead: what the pipeline adds to the model's is what it can cost at most.
 """
@@ -82,7 +82,8 @@ def make_video(path: Path, settings: VideoPipeline) -> list[np.ndarray]:
 def measure(settings: VideoPipeline) -> None:
     """Print the rates."""
     from src.predict.predictor import Predictor
-    from src.predict.video import run_video
+    from src.predict.results import DetectionReport
+    from src.predict.video import report_video
     from src.visualise.draw import draw_detections
 
     torch.manual_seed(0)
@@ -102,14 +103,8 @@ def measure(settings: VideoPipeline) -> None:
             cpu_alone = (time.process_time() - cpu) / len(frames) * 1000
             log.info("turn %d: the model alone, frames in memory: %.2f FPS", turn + 1, alone)
             start, cpu = time.perf_counter(), time.process_time()
-            run_video(
-                predictor,
-                str(source),
-                Path(folder) / "out",
-                draw=draw_detections,
-                names=names,
-                threshold=0.25,
-            )
+            report = DetectionReport(draw_detections, names, 0.25)
+            report_video(predictor, str(source), Path(folder) / "out", report)
             whole = len(frames) / (time.perf_counter() - start)
             cpu_whole = (time.process_time() - cpu) / len(frames) * 1000
             log.info("turn %d: the whole run, start and end included: %.2f FPS", turn + 1, whole)

@@ -24,7 +24,7 @@ CSV_COLUMNS = ("image_id", "file_name", "rank", "class", "name", "probability")
 class ClassificationReport:
     """Draws and gathers probabilities (``predict.results.Report``): the ``top`` most probable."""
 
-    files = "classes.json, classes.csv"
+    files: tuple[str, ...] = ("classes.json", "classes.csv")
 
     def __init__(self, names: Sequence[str], top: int = 5) -> None:
         self.names, self.top = list(names), min(top, len(names))
@@ -45,12 +45,12 @@ class ClassificationReport:
         lines = [f"{one['name']} {one['probability']:.2f}" for one in ranking]
         return draw_ranking(image, lines, [label + 1 for label in labels.tolist()])
 
-    def write(self, folder: str | Path) -> None:
+    def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write both files, each atomically."""
-        folder = Path(folder)
-        write_json(folder / "classes.json", {"classes": self.names, "images": self._images})
+        results, table = (Path(folder) / f"{prefix}{name}" for name in self.files)
+        write_json(results, {"classes": self.names, "images": self._images})
         with (
-            atomic_path(folder / "classes.csv") as temporary,
+            atomic_path(table) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file)

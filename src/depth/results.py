@@ -26,7 +26,7 @@ class DepthReport:
     metre in the PNG files.
     """
 
-    files = "depths.json"
+    files: tuple[str, ...] = ("depths.json",)
 
     def __init__(
         self, folder: Path, near: float | None, far: float | None, scale: float = 1000.0
@@ -54,6 +54,7 @@ class DepthReport:
         self._images.append(entry)
         return draw_depth(image, depth, self.near, self.far)
 
-    def write(self, folder: str | Path) -> None:
+    def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``depths.json``."""
-        write_json(Path(folder) / self.files, {"scale": self.scale, "images": self._images})
+        content = {"scale": self.scale, "images": self._images}
+        write_json(Path(folder) / f"{prefix}{self.files[0]}", content)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.detection.settings import InferDetectionImage, InferDetectionVideo
 
 if TYPE_CHECKING:
     from src.core.structures import Detections
     from src.predict.predictor import Predictor
+    from src.predict.results import DetectionReport
 
 
 def main_image(argv: Sequence[str] | None = None) -> None:
@@ -28,47 +29,34 @@ def main_video(argv: Sequence[str] | None = None) -> None:
 
 def load_predictor(
     options: InferDetectionImage | InferDetectionVideo,
-) -> tuple[Predictor[Detections], list[str]]:
-    """The predictor of ``--model`` and its class names; UserError for what does not fit."""
+) -> tuple[Predictor[Detections], DetectionReport]:
+    """The predictor of ``--model`` and the report; UserError for what does not fit."""
     from src.detection.restore import restore_detector
     from src.predict.restore import predictor_of
+    from src.predict.results import DetectionReport
+    from src.visualise.draw import draw_detections
 
     trained = restore_detector(options.model, options, options.imgsz)
-    return predictor_of(trained, options), trained.names
+    report = DetectionReport(draw_detections, trained.names, options.threshold)
+    return predictor_of(trained, options), report
 
 
 def infer_images(options: InferDetectionImage) -> int:
     """Annotated pictures, detections.json and detections.csv; the exit code."""
     from src.core.paths import output_folder
-    from src.predict.images import run_images
-    from src.visualise.draw import draw_detections
+    from src.predict.images import report_images
 
-    predictor, names = load_predictor(options)
-    return run_images(
-        predictor,
-        options.input,
-        output_folder(options.out_dir),
-        draw=draw_detections,
-        names=names,
-        threshold=options.threshold,
-        show=options.show,
-    )
+    predictor, report = load_predictor(options)
+    folder = output_folder(options.out_dir)
+    return report_images(predictor, options.input, folder, report, show=options.show)
 
 
 def infer_video(options: InferDetectionVideo) -> int:
-    """An annotated video, detections.json and detections.csv; the exit code."""
+    """An annotated video, its detections as JSON and CSV; the exit code."""
     from src.core.paths import output_folder
-    from src.predict.video import run_video
-    from src.visualise.draw import draw_detections
+    from src.predict.video import report_video
 
-    predictor, names = load_predictor(options)
-    return run_video(
-        predictor,
-        options.input,
-        output_folder(options.out_dir),
-        draw=draw_detections,
-        names=names,
-        threshold=options.threshold,
-        show=options.show,
-        max_frames=options.max_frames,
-    )
+    predictor, report = load_predictor(options)
+    folder = output_folder(options.out_dir)
+    limits: dict[str, Any] = {"show": options.show, "max_frames": options.max_frames}
+    return report_video(predictor, options.input, folder, report, **limits)

@@ -88,6 +88,8 @@ def save_checkpoint(
             cause = error.__context__
             if isinstance(cause, OSError):
                 raise cause from None
+            if "inline_container" not in str(error):  # e.g. a data worker was killed meanwhile
+                raise
             raise OSError(None, str(error).splitlines()[0]) from error
 
 

@@ -19,11 +19,10 @@ import numpy as np
 
 from src.core.errors import UserError
 from src.core.files import require_writable
-from src.core.structures import Detections
 from src.data.images import list_images, read_image, write_image
 from src.predict.predictor import Predictor, Prepared
 from src.predict.progress import Progress
-from src.predict.results import DetectionReport, DrawDetections, Report
+from src.predict.results import Report
 from src.predict.threads import Ahead, stop_all
 
 log = logging.getLogger(__name__)
@@ -179,25 +178,6 @@ def _prepare(predictor: Predictor, batch: _Batch) -> Prepared:
     return predictor.prepare([read.image for read in batch.read if read.image is not None])
 
 
-def run_images(
-    predictor: Predictor[Detections],
-    source: str,
-    out_dir: str | Path,
-    *,
-    draw: DrawDetections,
-    names: Sequence[str],
-    threshold: float,
-    show: bool = False,
-) -> int:
-    """``report_images`` for a detector.
-
-    draw: ``visualise.draw.draw_detections``; names: by label, names[0] the background;
-    threshold: least score that is drawn and written.
-    """
-    report = DetectionReport(draw, names, threshold)
-    return report_images(predictor, source, out_dir, report, show=show)
-
-
 def report_images(
     predictor: Predictor, source: str, out_dir: str | Path, report: Report, *, show: bool = False
 ) -> int:
@@ -215,6 +195,9 @@ def report_images(
         raise UserError(
             f"the results would overwrite the pictures in {out_dir}; choose another --out-dir"
         )
+    earlier = [name for name in report.files if (out_dir / name).exists()]
+    if earlier:
+        log.info("%s: %s of an earlier run will be replaced", out_dir, ", ".join(earlier))
     window = Window("Results") if show else None
     run = _ImageRun(predictor, paths, outputs, report, window)
     with one_cv2_thread(predictor):

@@ -72,7 +72,7 @@ class _Entry:
 class Report(Protocol):
     """Draws and gathers the results of a task while a run goes on."""
 
-    files: str  # names of the result files, for the log
+    files: tuple[str, ...]  # names of the result files
 
     def __len__(self) -> int:
         """Images or frames that were added."""
@@ -86,8 +86,11 @@ class Report(Protocol):
         """
         ...
 
-    def write(self, folder: str | Path) -> None:
-        """Write the result files for what was added so far (called at any time)."""
+    def write(self, folder: str | Path, prefix: str = "") -> None:
+        """Write the result files for what was added so far (called at any time).
+
+        prefix: what stands before their names, where a folder holds results of several sources.
+        """
         ...
 
 
@@ -98,7 +101,7 @@ class DetectionReport:
     at any time: each file is whole, and right for what was added so far.
     """
 
-    files = "detections.json, detections.csv"
+    files: tuple[str, ...] = ("detections.json", "detections.csv", "images.json")
 
     def __init__(self, draw: DrawDetections, names: Sequence[str], threshold: float) -> None:
         self._draw = draw
@@ -138,13 +141,13 @@ class DetectionReport:
             bbox = [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
             yield {"image_id": image["id"], "category_id": label, "bbox": bbox, "score": score}
 
-    def write(self, folder: str | Path) -> None:
+    def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write the three files atomically. Raises UserError when the folder cannot be written."""
-        folder = Path(folder)
-        with atomic_path(folder / "detections.json") as temporary:
+        results, table, about = (Path(folder) / f"{prefix}{name}" for name in self.files)
+        with atomic_path(results) as temporary:
             temporary.write_text(_json_list(self._results()) + "\n", encoding="utf-8")
         categories = [{"id": i, "name": name} for i, name in enumerate(self._names) if i > 0]
-        with atomic_path(folder / "images.json") as temporary:
+        with atomic_path(about) as temporary:
             images = _json_list(entry.image for entry in self._entries)
             temporary.write_text(
                 f'{{"images": {images},\n"categories": {_json_list(categories)},\n'
@@ -152,7 +155,7 @@ class DetectionReport:
                 encoding="utf-8",
             )
         with (
-            atomic_path(folder / "detections.csv") as temporary,
+            atomic_path(table) as temporary,
             open(temporary, "w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file)

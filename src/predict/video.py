@@ -6,7 +6,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from itertools import islice
@@ -18,12 +18,12 @@ import numpy as np
 
 from src.core.errors import UserError
 from src.core.files import atomic_path, require_writable
-from src.core.structures import Detections, Size
+from src.core.structures import Size
 from src.predict.capture import Frame, VideoReader
 from src.predict.images import Window, no_interrupt, one_cv2_thread
 from src.predict.predictor import Predictor, Prepared
 from src.predict.progress import Progress
-from src.predict.results import DetectionReport, DrawDetections, Report
+from src.predict.results import Report
 from src.predict.threads import Ahead, Stopwatch, stop_all
 
 log = logging.getLogger(__name__)
@@ -203,29 +203,6 @@ def _batches(
         yield group, predictor.prepare([frame.image for frame in group])
 
 
-def run_video(
-    predictor: Predictor[Detections],
-    source: str,
-    out_dir: str | Path,
-    *,
-    draw: DrawDetections,
-    names: Sequence[str],
-    threshold: float,
-    show: bool = False,
-    max_frames: int | None = None,
-    batch: int | None = None,
-) -> int:
-    """``report_video`` for a detector.
-
-    draw: ``visualise.draw.draw_detections``; names: by label, names[0] the background;
-    threshold: least score that is drawn and written.
-    """
-    report = DetectionReport(draw, names, threshold)
-    return report_video(
-        predictor, source, out_dir, report, show=show, max_frames=max_frames, batch=batch
-    )
-
-
 def report_video(
     predictor: Predictor,
     source: str,
@@ -236,7 +213,8 @@ def report_video(
     max_frames: int | None = None,
     batch: int | None = None,
 ) -> int:
-    """Run on a video file, camera or stream; ``<name>.mp4`` and result files go to ``out_dir``.
+    """Run on a video file, camera or stream; ``<name>.mp4`` and its result files, ``<name>_...``,
+    go to ``out_dir``.
 
     batch: frames the model takes at once (default: the predictor's; live sources: 1, and frames
     it has no time for are left out). After Ctrl-C, or q in the window, the video and the files
@@ -311,7 +289,7 @@ class _VideoRun:
         with no_interrupt():
             self._stop(stages)
             writer.close()
-            self.report.write(path.parent)
+            self.report.write(path.parent, f"{path.stem}_")
 
     def _draw_all(
         self,
@@ -348,7 +326,7 @@ class _VideoRun:
 
     def _save_rest(self, writer: VideoWriter, path: Path) -> None:
         """After an error: keep what was done; a second error is told, not raised."""
-        for save in (writer.close, lambda: self.report.write(path.parent)):
+        for save in (writer.close, lambda: self.report.write(path.parent, f"{path.stem}_")):
             try:
                 save()
             except UserError as error:
@@ -367,7 +345,8 @@ class _VideoRun:
             count / max(self.seconds, 1e-9),
             count / max(busy, 1e-9),
         )
-        log.info("results are in %s: %s, %s", path.parent, path.name, self.report.files)
+        names = [path.name, *(f"{path.stem}_{name}" for name in self.report.files)]
+        log.info("results are in %s: %s", path.parent, ", ".join(names))
         if self.reader.fault is not None:
             log.error("%s", self.reader.fault)
             return 1

@@ -26,7 +26,7 @@ class SegmentationReport:
     colours: [R, G, B] of each class, or None; opacity: of the colours in the overlay.
     """
 
-    files = "segments.json"
+    files: tuple[str, ...] = ("segments.json",)
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class SegmentationReport:
         self._images.append(entry)
         return draw_classes(image, mask, self.colours, self.opacity)
 
-    def write(self, folder: str | Path) -> None:
+    def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``segments.json``."""
         content = {"classes": self.names, "images": self._images}
-        write_json(Path(folder) / self.files, content)
+        write_json(Path(folder) / f"{prefix}{self.files[0]}", content)

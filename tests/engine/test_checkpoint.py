@@ -114,6 +114,18 @@ def test_no_room_leaves_the_old_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
+def test_what_else_goes_wrong_while_writing_is_not_the_disk(tmp_path, monkeypatch):
+    """PyTorch's signal handler raises wherever the process is when a data worker dies."""
+
+    def killed(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(RuntimeError, match="worker .* is killed"):
+        save(tmp_path / "a.pth", torch.nn.Linear(2, 2))
+    assert not list(tmp_path.iterdir())
+
+
 def test_plain_values():
     found = plain({"a": (1, np.int64(2)), 3: {4.5}, "t": torch.zeros(1), "n": None})
     assert found["a"] == [1, 2] and found[3] == [4.5] and found["n"] is None

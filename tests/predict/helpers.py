@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from src.core.structures import Detections, Size
+from src.predict.images import report_images
 from src.predict.predictor import Predictor
+from src.predict.results import DetectionReport
+from src.predict.video import report_video
+from src.visualise.draw import draw_detections
 
 NAMES = ["__background__", "red", "blue"]
 RED, BLUE = (230, 20, 20), (20, 20, 230)
@@ -90,3 +94,15 @@ def make_video(
 def moving(count: int, width: int = 96, height: int = 64) -> list[np.ndarray]:
     """A red square of 24 that moves to the right by 2 pixels a frame."""
     return [scene(width, height, red=(2 * i, 20, 2 * i + 24, 44)) for i in range(count)]
+
+
+def detect_images(predictor: Predictor, source: object, out: Path, draw=draw_detections) -> int:
+    """A run over pictures; the exit code."""
+    return report_images(predictor, str(source), out, DetectionReport(draw, NAMES, 0.25))
+
+
+def detect_video(
+    predictor: Predictor, source: object, out: Path, draw=draw_detections, **options
+) -> int:
+    """A run over a video; the exit code."""
+    return report_video(predictor, str(source), out, DetectionReport(draw, NAMES, 0.25), **options)

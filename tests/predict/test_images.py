@@ -18,10 +18,9 @@ import pytest
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.data.images import read_image
-from src.predict.images import Window, has_windows, output_names, run_images
-from src.visualise.draw import draw_detections
+from src.predict.images import Window, has_windows, output_names
 from tests.conftest import PROJECT
-from tests.predict.helpers import NAMES, predictor, scene
+from tests.predict.helpers import detect_images, predictor, scene
 
 
 def save(path: Path, image: np.ndarray) -> Path:
@@ -33,8 +32,7 @@ def save(path: Path, image: np.ndarray) -> Path:
 
 
 def run(source, out: Path, **options) -> int:
-    p = predictor(size=Size(160, 120), **options)
-    return run_images(p, str(source), out, draw=draw_detections, names=NAMES, threshold=0.25)
+    return detect_images(predictor(size=Size(160, 120), **options), source, out)
 
 
 def test_output_names_never_collide() -> None:
@@ -126,14 +124,7 @@ def test_an_error_of_the_model_comes_out_and_what_was_done_is_written(tmp_path: 
 
     p.model.forward = fail_later
     with pytest.raises(RuntimeError, match="the model broke"):
-        run_images(
-            p,
-            str(tmp_path / "in"),
-            tmp_path / "out",
-            draw=draw_detections,
-            names=NAMES,
-            threshold=0.2,
-        )
+        detect_images(p, tmp_path / "in", tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "images.json").read_text())["images"]) == 4
 
 
@@ -145,12 +136,9 @@ def test_a_disk_that_fills_up_is_a_user_error_and_no_hang(tmp_path: Path) -> Non
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "from src.core import cli\n"
-        "from src.predict.images import run_images\n"
-        "from src.visualise.draw import draw_detections\n"
-        "from tests.predict.helpers import NAMES, predictor\n"
+        "from tests.predict.helpers import detect_images, predictor\n"
         f"source, out = {str(tmp_path / 'in')!r}, {str(tmp_path / 'out')!r}\n"
-        "cli.run(lambda: run_images(predictor(), source, out,"
-        " draw=draw_detections, names=NAMES, threshold=0.2))"
+        "cli.run(lambda: detect_images(predictor(), source, out))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60
@@ -166,15 +154,13 @@ def test_ctrl_c_leaves_valid_files(tmp_path: Path) -> None:
     code = (
         "import time\n"
         "from src.core import cli\n"
-        "from src.predict.images import run_images\n"
         "from src.visualise.draw import draw_detections\n"
-        "from tests.predict.helpers import NAMES, predictor\n"
+        "from tests.predict.helpers import detect_images, predictor\n"
         "def draw(*given):\n"
         "    time.sleep(0.1)\n"
         "    return draw_detections(*given)\n"
         f"source, out = {str(tmp_path / 'in')!r}, {str(tmp_path / 'out')!r}\n"
-        "cli.run(lambda: run_images(predictor(), source, out,"
-        " draw=draw, names=NAMES, threshold=0.2))"
+        "cli.run(lambda: detect_images(predictor(), source, out, draw))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=PROJECT, stderr=subprocess.PIPE, text=True

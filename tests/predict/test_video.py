@@ -21,19 +21,16 @@ import pytest
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.predict.capture import VideoReader, source_name
-from src.predict.video import VideoWriter, run_video
-from src.visualise.draw import draw_detections
+from src.predict.video import VideoWriter
 from tests.conftest import PROJECT
-from tests.predict.helpers import NAMES, make_video, moving, predictor, scene
+from tests.predict.helpers import detect_video, make_video, moving, predictor, scene
 
 NTSC = Fraction(30000, 1001)
 
 
 def run(source, out: Path, **options) -> int:
     model = options.pop("predictor", None) or predictor(size=Size(96, 64))
-    return run_video(
-        model, str(source), out, draw=draw_detections, names=NAMES, threshold=0.25, **options
-    )
+    return detect_video(model, source, out, **options)
 
 
 def probe(path: Path) -> dict:
@@ -51,7 +48,13 @@ def probe(path: Path) -> dict:
 
 
 def boxes_by_frame(out: Path) -> dict[int, list[float]]:
-    return {d["image_id"]: d["bbox"] for d in json.loads((out / "detections.json").read_text())}
+    return {d["image_id"]: d["bbox"] for d in json.loads(one(out, "detections.json").read_text())}
+
+
+def one(out: Path, name: str) -> Path:
+    """The only ``<video>_<name>`` in the folder."""
+    (path,) = out.glob(f"*_{name}")
+    return path
 
 
 def test_the_whole_way(tmp_path: Path, caplog) -> None:
@@ -70,11 +73,11 @@ def test_the_whole_way(tmp_path: Path, caplog) -> None:
     for number, (x, y, w, h) in found.items():
         expected = [2 * number, 20, 24, 24]
         assert [x, y, w, h] == pytest.approx(expected, abs=2.5)
-    images = json.loads((out / "images.json").read_text(encoding="utf-8"))["images"]
+    images = json.loads(one(out, "images.json").read_text(encoding="utf-8"))["images"]
     assert images[29]["frame"] == 29 and images[29]["seconds"] == pytest.approx(
         29 / 29.97, abs=1e-3
     )
-    with open(out / "detections.csv", encoding="utf-8", newline="") as file:
+    with open(one(out, "detections.csv"), encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 30
     assert "30 frames in" in caplog.text and caplog.text.count("FPS") == 2
     assert not list(out.glob(".*"))
@@ -116,7 +119,7 @@ def test_odd_sized_video_in_its_own_pixels(tmp_path: Path) -> None:
     assert VideoReader(str(path)).size == (97, 65)
     assert run(path, tmp_path / "out") == 0
     assert probe(tmp_path / "out" / "odd.mp4")["size"] == (98, 66)
-    image = json.loads((tmp_path / "out" / "images.json").read_text())["images"][0]
+    image = json.loads(one(tmp_path / "out", "images.json").read_text())["images"][0]
     assert (image["width"], image["height"]) == (97, 65)
 
 
@@ -203,7 +206,7 @@ def test_a_video_cut_off_in_the_middle_keeps_its_frames(tmp_path: Path, kind: st
     assert "breaks off after" in caplog.text
     count = len(probe(tmp_path / "out" / "a.mp4")["frames"])
     assert 10 <= count <= 20
-    images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    images = json.loads(one(tmp_path / "out", "images.json").read_text())["images"]
     assert len(images) == count
 
 
@@ -260,7 +263,7 @@ def test_a_live_stream_keeps_up_by_leaving_frames_out(tmp_path: Path) -> None:
         server.shutdown()
         server.server_close()
     assert set(model.model.batches) == {1}
-    images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    images = json.loads(one(tmp_path / "out", "images.json").read_text())["images"]
     written = probe(tmp_path / "out" / "live.mp4")
     assert 2 <= len(images) == len(written["frames"]) < 100
     assert images[-1]["frame"] > len(images)  # numbers are those of the source
@@ -323,18 +326,25 @@ SCRIPT = """
 import resource, sys, time
 from src.core import cli
 from src.core.structures import Size
-from src.predict.video import run_video
 from src.visualise.draw import draw_detections
-from tests.predict.helpers import NAMES, predictor
+from tests.predict.helpers import detect_video, predictor
 source, out, limit, pause = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 def draw(*given):
     time.sleep(pause)
     return draw_detections(*given)
-cli.run(lambda: run_video(
-    predictor(size=Size(96, 64)), source, out, draw=draw, names=NAMES, threshold=0.2))
+cli.run(lambda: detect_video(predictor(size=Size(96, 64)), source, out, draw))
 """
+
+
+def test_two_videos_share_a_folder(tmp_path: Path) -> None:
+    for name, frames in (("a.mp4", 6), ("b.c.mp4", 9)):
+        assert run(make_video(tmp_path / name, moving(frames)), tmp_path / "out") == 0
+    for name, frames in (("a", 6), ("b.c", 9)):
+        assert (tmp_path / "out" / f"{name}.mp4").is_file()
+        content = json.loads((tmp_path / "out" / f"{name}_images.json").read_text())
+        assert len(content["images"]) == frames
 
 
 def test_a_disk_that_fills_up_is_a_user_error_and_no_hang(tmp_path: Path) -> None:
@@ -371,6 +381,6 @@ def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     frames = probe(tmp_path / "out" / "a.mp4")["frames"]
-    images = json.loads((tmp_path / "out" / "images.json").read_text())["images"]
+    images = json.loads(one(tmp_path / "out", "images.json").read_text())["images"]
     assert 1 <= len(frames) < 200 and abs(len(frames) - len(images)) <= 1
     assert "frames were done" in output
