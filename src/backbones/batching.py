@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.backbones.base import Backbone
+from src.core.errors import UserError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -91,6 +92,15 @@ class FeatureModel(nn.Module):
         """What the model takes of its backbone, without parameters of its own: a normalised batch
         [B, 3, H, W] -> {name: [B, ...]}."""
         return self.backbone(batch)
+
+    def targets_of(self, inputs: Inputs, targets: Sequence[T] | None) -> Sequence[T]:
+        """The targets; UserError unless there is one for each image."""
+        if targets is None or len(targets) != len(inputs):
+            raise UserError(
+                f"a {type(self).__name__} in training mode needs one target an image: "
+                "model(images, targets); for predictions call model.eval() first"
+            )
+        return targets
 
     def features(self, images: Images) -> list[ImageFeatures]:
         """What ``read`` makes of each image; with a frozen backbone it may be kept."""

@@ -36,6 +36,6 @@ class BackboneOptions(CommandSettings):
     fine_tune: bool = option(False, help="train the backbone too; without it, it stays frozen")
 
     def backbone_arguments(self) -> dict[str, Any]:
-        """What the model builders of the tasks hand on to ``build_backbone``, but its name."""
-        names = ("weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
+        """What the model builders of the tasks hand on to ``build_backbone``."""
+        names = ("model_name", "weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
         return {name: getattr(self, name) for name in names}

@@ -17,7 +17,6 @@ from src.backbones.batching import (
 )
 from src.classification.heads.base import ClassificationHead
 from src.classification.losses import LabelLoss
-from src.core.errors import UserError
 
 
 class Classifier(FeatureModel):
@@ -60,9 +59,4 @@ class Classifier(FeatureModel):
         logits = self.logits(inputs if are_features(inputs) else self.features(inputs))
         if not self.training:
             return logits
-        if targets is None or len(targets) != len(logits):
-            raise UserError(
-                "a classifier in training mode needs one target an image: "
-                "model(images, targets); for predictions call model.eval() first"
-            )
-        return self.criterion(logits, targets)
+        return self.criterion(logits, self.targets_of(inputs, targets))

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from src.classification.classifier import Classifier
 
 
@@ -48,13 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from src.classification.settings import ClassificationModelSummary
     from src.engine.summary import run_summary
 
-    def build(options: ClassificationModelSummary) -> nn.Module:
-        arguments = {"head": options.head, **options.backbone_arguments()}
-        return build_classifier(
-            options.model_name, options.num_classes, **arguments, layers=options.head_layers
-        )
-
-    run_summary(ClassificationModelSummary, "python -m src.classification.model", build, argv)
+    run_summary(
+        ClassificationModelSummary, "python -m src.classification.model", build_classifier, argv
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.classification.heads.knn import KnnHead
 from src.classification.model import build_classifier
-from src.predict.restore import Trained, restore
+from src.predict.restore import Trained, model_arguments, restore
 
 if TYPE_CHECKING:
     from src.classification.classifier import Classifier
@@ -24,12 +24,10 @@ def restore_classifier(
 
 def _build(content: dict[str, Any]) -> Classifier:
     model = build_classifier(
-        content["backbone"]["name"],
-        len(content["classes"]),
-        head=content["head"],
+        **model_arguments(content),
+        num_classes=len(content["classes"]),
         layers=content["config"]["head_layers"],
         multi_label=content["multi_label"],
-        hub="bundled",
     )
     if isinstance(model.head, KnnHead):
         weights = content["model"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from src.backbones.settings import BackboneOptions
 from src.core.config import Settings, Sides, option
@@ -33,6 +33,10 @@ class ClassificationModelOptions(BackboneOptions):
     imgsz: Sides = option(
         [224, 224], help="width and height of the model's input (one number: both)"
     )
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``build_classifier`` takes, but the classes and the loss."""
+        return {"head": self.head, "layers": self.head_layers, **self.backbone_arguments()}
 
 
 class TrainClassifier(TrainingOptions, ClassificationModelOptions, DataOptions, CacheOptions):
@@ -84,6 +88,10 @@ class ClassificationModelSummary(ClassificationModelOptions):
         "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
     )
     num_classes: int = option(1000, ge=2, help="number of classes")
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``build_classifier`` takes."""
+        return {**super().model_arguments(), "num_classes": self.num_classes}
 
 
 class InferClassifier(PredictOptions, KnownOptions):

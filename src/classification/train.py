@@ -99,13 +99,10 @@ def build_model(options: TrainClassifier, data: LabelData) -> Classifier:
     from src.classification.model import build_classifier
 
     return build_classifier(
-        options.model_name,
-        len(data.names),
-        head=options.head,
-        layers=options.head_layers,
+        **options.model_arguments(),
+        num_classes=len(data.names),
         multi_label=data.multi_label,
         smoothing=options.label_smoothing,
-        **options.backbone_arguments(),
     )
 
 
@@ -115,20 +112,15 @@ def build_loaders(
     """This process's share of training and validation. plain: no augmentation."""
     from src.core.structures import Size
     from src.data.label_transforms import LabelTransform
-    from src.data.loaders import split_loaders
-    from src.engine.distributed import rank, world
+    from src.features.loaders import task_loaders
 
     size, classes = Size(*options.imgsz), len(data.names) if data.multi_label else None
     preset: Any = "none" if plain else options.preset(options.augment)
-    return split_loaders(
+    return task_loaders(
+        options,
         data.records,
         LabelTransform(size, options.resize, preset, classes=classes),
         LabelTransform(size, options.resize, training=False, classes=classes),
-        batch=options.batch,
-        workers=options.workers,
-        seed=options.seed,
-        rank=rank(),
-        world=world(),
         chances=balanced_chances(data) if options.balanced else None,
     )
 
@@ -142,7 +134,7 @@ def cached(
     """The loaders as they are or, with --cache-features, of the features of their images."""
     from src.core.structures import Size
     from src.data.label_transforms import LabelTransform, label_target
-    from src.features.caching import cache_loaders
+    from src.features.loaders import cache_loaders
 
     if not options.cache_features:
         return loaders
@@ -240,9 +232,9 @@ def plot(history: History, run_dir: Path, scores: ClassificationScores | None) -
     """loss.png and accuracy.png after every epoch; of the best one its confusion and calibration,
     and a table."""
     from src.classification.evaluation import draw_scores
-    from src.visualise.plots import plot_columns
+    from src.visualise.plots import plot_columns, plot_losses
 
-    plot_columns(history.rows, ["loss"], run_dir / "loss.png", "Training loss", "loss")
+    plot_losses(history, run_dir / "loss.png")
     names = ["top1", "top5", "mAP", "macro_F1"]
     plot_columns(history.rows, names, run_dir / "accuracy.png", "Validation", "share")
     if scores is not None and history.best_epoch == history.last["epoch"]:

@@ -7,34 +7,24 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from src.core.config import CommandSettings, Settings, option
+from src.core.config import CommandSettings, option
+from src.data.settings import PairDataset
 
 Crop = Literal["none", "eigen", "garg"]
 
 
-class DepthDataset(Settings):
-    """Images and their depths: 16-bit PNG (or TIFF) files, or NPY arrays; 0 = not measured.
+class DepthDataset(PairDataset):
+    """Images and their depths: 16-bit PNG (or TIFF) files, or NPY arrays; 0 = not measured."""
 
-    Paths are relative to DATA_ROOT, and that to the working folder (or the project's root). The
-    four folders may be given as flags instead, which are taken as they are.
-    """
-
-    DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
-    TRAIN_IMAGES: Path | None = Field(None, description="folder of training images")
     TRAIN_DEPTHS: Path | None = Field(None, description="folder of training depths")
-    TRAIN_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
     TRAIN_LIST: Path | None = Field(
         None, description="text file of lines 'image depth', relative to the two folders"
     )
-    VALID_IMAGES: Path | None = Field(None, description="folder of validation images")
     VALID_DEPTHS: Path | None = Field(None, description="folder of validation depths")
-    VALID_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
     VALID_LIST: Path | None = Field(
         None, description="text file of lines 'image depth', relative to the two folders"
     )
-    IMAGE_SUFFIX: str = Field("", description="end of image stems that is no part of the name")
     DEPTH_SUFFIX: str = Field("", description="end of depth stems that is no part of the name")
-    RECURSIVE: bool = Field(False, description="look into sub-folders as well")
 
     DEPTH_SCALE: float = Field(
         1000.0, gt=0, description="stored value of one metre: 1000 = millimetres, 256 = KITTI"

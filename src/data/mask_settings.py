@@ -8,29 +8,18 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from src.core.config import CommandSettings, Settings, option
-from src.data.settings import CheckData
+from src.data.settings import CheckData, PairDataset
 
 Colour = tuple[int, int, int]
 MOST_CLASSES = 255  # indices are bytes, and 255 is kept for pixels without a class
 
 
-class MaskDataset(Settings):
-    """A segmentation data set: the tutorial's keys, and those of further layouts.
+class MaskDataset(PairDataset):
+    """A segmentation data set: the tutorial's keys, and those of further layouts."""
 
-    Paths are relative to DATA_ROOT, and that to the working folder (or the project's root). The
-    four folders may be given as flags instead, which are taken as they are.
-    """
-
-    DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
-    TRAIN_IMAGES: Path | None = Field(None, description="folder of training images")
     TRAIN_MASKS: Path | None = Field(None, description="folder of training masks")
-    TRAIN_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
-    VALID_IMAGES: Path | None = Field(None, description="folder of validation images")
     VALID_MASKS: Path | None = Field(None, description="folder of validation masks")
-    VALID_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
-    IMAGE_SUFFIX: str = Field("", description="end of image stems that is no part of the name")
     MASK_SUFFIX: str = Field("", description="end of mask stems that is no part of the name")
-    RECURSIVE: bool = Field(False, description="look into sub-folders as well")
 
     ALL_CLASSES: list[str] = Field(description="class names, by index")
     LABEL_COLORS_LIST: list[Colour] | None = Field(

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from src.backbones.base import Backbone
 from src.backbones.batching import FeatureModel, Inputs
 from src.backbones.dense import join_targets, upsample, without_padding
-from src.core.errors import UserError
 from src.core.structures import DepthTarget
 from src.depth.heads.base import DepthHead
 from src.depth.losses import DepthLoss
@@ -37,11 +36,7 @@ class Depther(FeatureModel):
     ) -> dict[str, Tensor] | list[Tensor]:
         if not self.training:
             return self.each(images, lambda part: without_padding(self.head(part.maps), part))
-        if targets is None or len(targets) != len(images):
-            raise UserError(
-                "a model of depth in training mode needs one target an image: "
-                "model(images, targets); for predictions call model.eval() first"
-            )
+        targets = self.targets_of(images, targets)
         batch = self.feature_maps(images)
         truth = join_targets([target["depth"] for target in targets], batch.padded, 0)
         return self.criterion(upsample(self.head(batch.maps), truth.shape[-2:]), truth)

@@ -46,21 +46,10 @@ def build_depther(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the torchinfo summary of a model of depth."""
-    from src.core.cli import parse, run
     from src.depth.settings import DepthModelSummary
+    from src.engine.summary import run_summary
 
-    def command() -> None:
-        settings = parse(DepthModelSummary, argv, prog="python -m src.depth.model")
-        from src.depth.heads.base import Range
-        from src.engine.summary import summarise
-
-        span = Range(bins=settings.bins, norm=settings.bins_norm)
-        name, width = settings.model_name, settings.head_channels
-        arguments = settings.backbone_arguments()
-        model = build_depther(name, head=settings.head, span=span, channels=width, **arguments)
-        log.info("%s", summarise(model, *settings.imgsz))
-
-    run(command)
+    run_summary(DepthModelSummary, "python -m src.depth.model", build_depther, argv)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.depth.heads.base import Range
 from src.depth.model import build_depther
-from src.predict.restore import Trained, restore
+from src.predict.restore import Trained, model_arguments, restore
 from src.predict.settings import KnownOptions
 
 if TYPE_CHECKING:
@@ -33,12 +33,9 @@ def span_of(config: dict[str, Any]) -> Range:
 
 
 def _build(content: dict[str, Any]) -> Depther:
-    config, backbone = content["config"], content["backbone"]
+    config = content["config"]
     return build_depther(
-        backbone["name"],
-        head=content["head"],
+        **model_arguments(content),
         span=span_of(config),
         channels=config["head_channels"],
-        hub="bundled",
-        feature_extractor=backbone["feature_extractor"],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from src.backbones.settings import BackboneOptions
 from src.core.config import CommandSettings, Settings, Sides, option
@@ -31,6 +31,10 @@ class DepthModelOptions(BackboneOptions):
     imgsz: Sides = option(
         [640, 480], help="width and height of the model's input (one number: both)"
     )
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``build_depther`` takes, but the depths and the loss."""
+        return {"head": self.head, "channels": self.head_channels, **self.backbone_arguments()}
 
 
 class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders, CacheOptions):
@@ -69,6 +73,12 @@ class DepthModelSummary(DepthModelOptions):
     weights: str = option(
         "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
     )
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``build_depther`` takes."""
+        from src.depth.heads.base import Range
+
+        return {**super().model_arguments(), "span": Range(bins=self.bins, norm=self.bins_norm)}
 
 
 class DepthOutput(CommandSettings):

@@ -79,20 +79,14 @@ def build_loaders(options: TrainDepth, records: Records) -> tuple[BatchLoader, B
     """This process's share of training and validation."""
     from src.core.structures import Size
     from src.data.depth_transforms import DepthTransform
-    from src.data.loaders import split_loaders
-    from src.engine.distributed import rank, world
+    from src.features.loaders import task_loaders
 
     fixed = options.dataset, Size(*options.imgsz), options.resize
     moving, still = (
         DepthTransform(*fixed, options.preset(options.augment)),
         DepthTransform(*fixed, training=False),
     )
-    numbers: dict[str, Any] = {
-        "batch": options.batch,
-        "workers": options.workers,
-        "seed": options.seed,
-    }
-    return split_loaders(records, moving, still, **numbers, rank=rank(), world=world())
+    return task_loaders(options, records, moving, still)
 
 
 def cached(
@@ -105,7 +99,7 @@ def cached(
     from src.data.depths import cropped, read_depth
     from src.features.cache import Entry
     from src.features.cached import KeptTargets
-    from src.features.caching import cache_loaders
+    from src.features.loaders import cache_loaders
 
     if not options.cache_features:
         return loaders
@@ -137,12 +131,9 @@ def build_model(options: TrainDepth) -> Depther:
 
     dataset = options.dataset
     return build_depther(
-        options.model_name,
-        head=options.head,
+        **options.model_arguments(),
         span=Range(dataset.MIN_DEPTH, dataset.MAX_DEPTH, options.bins, options.bins_norm),
-        channels=options.head_channels,
         criterion=DepthLoss(options.loss),
-        **options.backbone_arguments(),
     )
 
 
@@ -177,10 +168,9 @@ def validation_of(
 
 def plot(history: History, run_dir: Path) -> None:
     """loss.png and scores.png after every epoch."""
-    from src.visualise.plots import plot_columns
+    from src.visualise.plots import plot_columns, plot_losses
 
-    losses = [name for name in history.columns() if name.startswith("loss")]
-    plot_columns(history.rows, losses, run_dir / "loss.png", "Training loss", "loss")
+    plot_losses(history, run_dir / "loss.png")
     names = ["RMSE", "AbsRel", "delta1", "mean_predictor_RMSE"]
     plot_columns(history.rows, names, run_dir / "scores.png", "Validation", "metres, or share")
 

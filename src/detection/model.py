@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 from src.core.structures import ResizeMode, Size
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from src.detection.heads.base import Detector, FeatureExtractor
 
 log = logging.getLogger(__name__)
@@ -53,6 +51,7 @@ def build_detector(
     that is missing.
     """
     from src.backbones.build import build_backbone
+    from src.detection.heads.base import Parts
     from src.detection.heads.registry import HEAD_BUILDERS
     from src.detection.transform import InputTransform
 
@@ -66,12 +65,14 @@ def build_detector(
         fine_tune=fine_tune,
     )
     return build(
-        backbone,
-        num_classes,
-        feature_extractor=feature_extractor,
-        channels=channels or pyramid_channels(model_name),
-        transform=InputTransform(backbone.size_divisor, image_size, resize),
-        nms=nms,
+        Parts(
+            backbone,
+            num_classes,
+            feature_extractor,
+            channels=channels or pyramid_channels(model_name),
+            transform=InputTransform(backbone.size_divisor, image_size, resize),
+            nms=nms,
+        )
     )
 
 
@@ -116,13 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from src.detection.settings import DetectionModelSummary
     from src.engine.summary import run_summary
 
-    def build(options: DetectionModelSummary) -> nn.Module:
-        arguments = {"head": options.head, **options.backbone_arguments()}
-        return build_detector(
-            options.model_name, options.num_classes, **arguments, channels=options.pyramid_channels
-        )
-
-    run_summary(DetectionModelSummary, "python -m src.detection.model", build, argv)
+    run_summary(DetectionModelSummary, "python -m src.detection.model", build_detector, argv)
 
 
 if __name__ == "__main__":

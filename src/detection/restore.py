@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.detection.model import build_detector
-from src.predict.restore import Trained, restore
+from src.predict.restore import Trained, model_arguments, restore
 
 if TYPE_CHECKING:
     from src.detection.heads.base import Detector
@@ -23,11 +23,8 @@ def restore_detector(
 
 def _build(content: dict[str, Any]) -> Detector:
     return build_detector(
-        content["backbone"]["name"],
-        len(content["classes"]),
-        head=content["head"],
-        hub="bundled",
-        feature_extractor=content["backbone"]["feature_extractor"],
+        **model_arguments(content),
+        num_classes=len(content["classes"]),
         channels=content["config"]["pyramid_channels"],
         nms=content["config"]["nms"],
     )

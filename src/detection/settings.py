@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from src.backbones.settings import BackboneOptions
 from src.core.config import Settings, Sides, option
@@ -15,7 +15,23 @@ from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
 HEADS = ("ssd", "retinanet", "fcos", "deimv2")
 
 
-class TrainDetection(TrainingOptions, BackboneOptions, DataOptions, CacheOptions):
+class DetectionModelOptions(BackboneOptions):
+    """Detection model."""
+
+    head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
+    imgsz: Sides = option(
+        [640, 640], help="width and height of the model's input (one number: both)"
+    )
+    pyramid_channels: int | None = option(
+        None, ge=16, help="channels of each pyramid level (default: 64 to 256, by the backbone)"
+    )
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``build_detector`` takes, but the classes and ``nms``."""
+        return {"head": self.head, "channels": self.pyramid_channels, **self.backbone_arguments()}
+
+
+class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheOptions):
     """Train a detector on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = BoxDataset
@@ -25,31 +41,23 @@ class TrainDetection(TrainingOptions, BackboneOptions, DataOptions, CacheOptions
         flags=["-c"],
         help="dataset YAML (detection_configs/)",
     )
-    head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
-    imgsz: Sides = option(
-        [640, 640], help="width and height of the model's input (one number: both)"
-    )
     augment: Literal["none", "flip", "ssd", "strong"] = option("flip", help="augmentation preset")
-    pyramid_channels: int | None = option(
-        None, ge=16, help="channels of each pyramid level (default: 64 to 256, by the backbone)"
-    )
     nms: float = option(0.45, gt=0, le=1, help="IoU above which the weaker of two boxes goes")
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
     out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")
 
 
-class DetectionModelSummary(BackboneOptions):
+class DetectionModelSummary(DetectionModelOptions):
     """Print the layers, parameters and multiply-adds of a detector."""
 
     weights: str = option(
         "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
     )
-    head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
-    imgsz: Sides = option([640, 640], help="width and height of the input (one number: both)")
     num_classes: int = option(21, ge=2, help="number of classes, background included")
-    pyramid_channels: int | None = option(
-        None, ge=16, help="channels of each pyramid level (default: 64 to 256, by the backbone)"
-    )
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``build_detector`` takes."""
+        return {**super().model_arguments(), "num_classes": self.num_classes}
 
 
 class DetectionOutput(IdentityOptions):

@@ -66,39 +66,19 @@ def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
 def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxRecord]]) -> History:
     import torch
 
-    from src.data.loaders import split_loaders
-    from src.data.transforms import box_transform
     from src.detection.evaluation import evaluate
     from src.detection.model import build_detector
-    from src.engine.distributed import choose_device, is_main, rank, world
+    from src.engine.distributed import choose_device
     from src.engine.job import Job, model_loss
     from src.engine.loop import fit, seed_everything
     from src.engine.summary import describe, say_size
 
-    size = Size(options.imgsz[0], options.imgsz[1])
     names = options.dataset.names
-    loaders = split_loaders(
-        records,
-        box_transform(options.preset(options.augment), size, options.resize, training=True),
-        box_transform("none", size, options.resize, training=False),
-        batch=options.batch,
-        workers=options.workers,
-        seed=options.seed,
-        rank=rank(),
-        world=world(),
-    )
-    wanted = options.save_samples or options.dataset.VISUALIZE_TRANSFORMED_IMAGES
-    if wanted and is_main():
+    loaders = build_loaders(options, records)
+    if options.save_samples or options.dataset.VISUALIZE_TRANSFORMED_IMAGES:
         draw_samples(loaders[0], names, run_dir / "samples.png")
     seed_everything(options.seed)
-    model = build_detector(
-        options.model_name,
-        len(names),
-        head=options.head,
-        **options.backbone_arguments(),
-        channels=options.pyramid_channels,
-        nms=options.nms,
-    )
+    model = build_detector(**options.model_arguments(), num_classes=len(names), nms=options.nms)
     say_size(model)
     loader, validation = cached(options, loaders, model, records["train"])
     device = torch.device(choose_device(options.device))
@@ -124,6 +104,22 @@ def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxReco
     return history
 
 
+def build_loaders(
+    options: TrainDetection, records: dict[str, list[BoxRecord]]
+) -> tuple[BatchLoader, BatchLoader]:
+    """This process's share of training and validation."""
+    from src.data.transforms import box_transform
+    from src.features.loaders import task_loaders
+
+    size, preset = Size(*options.imgsz), options.preset(options.augment)
+    return task_loaders(
+        options,
+        records,
+        box_transform(preset, size, options.resize, training=True),
+        box_transform("none", size, options.resize, training=False),
+    )
+
+
 def cached(
     options: TrainDetection,
     loaders: tuple[BatchLoader, BatchLoader],
@@ -134,7 +130,7 @@ def cached(
     from src.data.transforms import box_transform
     from src.features.cache import Entry
     from src.features.cached import KeptTargets
-    from src.features.caching import cache_loaders
+    from src.features.loaders import cache_loaders
 
     if not options.cache_features:
         return loaders
@@ -156,10 +152,9 @@ def cached(
 
 def plot(history: History, run_dir: Path) -> None:
     """train_loss.png and map.png, after every epoch."""
-    from src.visualise.plots import plot_columns
+    from src.visualise.plots import plot_columns, plot_losses
 
-    losses = [name for name in history.columns() if name.startswith("loss")]
-    plot_columns(history.rows, losses, run_dir / "train_loss.png", "Training loss", "loss")
+    plot_losses(history, run_dir / "train_loss.png")
     maps = ["mAP", "mAP50", "mAP75"]
     plot_columns(history.rows, maps, run_dir / "map.png", "Validation (COCO)", "average precision")
 

@@ -36,6 +36,7 @@ from src.engine.history import History, Hook
 from src.engine.hooks import TensorBoardHook
 from src.engine.interrupt import StopRequest
 from src.engine.job import Job
+from src.engine.losses import EpochLosses
 from src.engine.optim import Schedule, build_optimizer, parameter_groups, require_sensible
 from src.engine.progress import Progress
 from src.engine.run_folder import CONFIG, LAST, check_run_folder, claim_run_folder
@@ -43,7 +44,6 @@ from src.engine.saving import Position, Room, Saver, frozen_fingerprint
 
 log = logging.getLogger(__name__)
 
-READ_BATCHES = 100  # losses are read off the device this often, or each second
 STOP_STEPS = 8  # with several processes: agree on Ctrl-C every so many optimizer steps
 
 
@@ -145,7 +145,7 @@ class _Run:
         skip, length = self.at.batch, len(self.job.train_loader)
         title = f"epoch {self.at.epoch + 1}/{self.options.epochs}"
         progress = Progress(title, length, skip, enabled=is_main())
-        losses = _Losses(self.at)
+        losses = EpochLosses(self.at)
         self.model.train()
         try:
             for index, batch in enumerate(self._batches(skip)):
@@ -279,48 +279,3 @@ class _Run:
         self.saver.save_last(self.at)
         log.info("stopped and saved to %s; --resume goes on from here", self.job.run_dir / LAST)
         raise KeyboardInterrupt
-
-
-class _Losses:
-    """The loss terms of an epoch, left on the device until they are read."""
-
-    def __init__(self, at: Position) -> None:
-        self.at = at  # its batch and sums are kept up to date by ``read``
-        self.names: list[str] = []
-        self.unread: list[Tensor] = []
-        self.read_at = Progress.now()
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """A batch's terms."""
-        self.names = self.names or sorted(terms)
-        self.unread.append(torch.stack([terms[name].detach().float() for name in self.names]))
-
-    def due(self) -> bool:
-        """Whether it is time to wait for the device and read."""
-        return len(self.unread) >= READ_BATCHES or Progress.now() - self.read_at > 1
-
-    def read(self) -> None:
-        """Add what is unread to the sums; UserError when a loss is not finite."""
-        if not self.unread:
-            return
-        values = torch.stack(self.unread).double().cpu()  # [batches, terms]
-        finite = torch.isfinite(values)
-        if not finite.all():
-            row = int((~finite).any(dim=1).nonzero()[0])
-            bad = [name for name, good in zip(self.names, finite[row].tolist()) if not good]
-            raise UserError(
-                f"the loss is no longer finite: {', '.join(bad)} at batch "
-                f"{self.at.batch + row + 1} of epoch {self.at.epoch + 1}. Try a lower --lr, "
-                "--clip 1, --warmup-epochs 1, or --precision 32; with --resume these go on from "
-                "the last good epoch"
-            )
-        for name, value in zip(self.names, values.sum(dim=0).tolist()):
-            self.at.sums[name] = self.at.sums.get(name, 0.0) + value
-        self.at.batch += len(values)
-        self.unread.clear()
-        self.read_at = Progress.now()
-
-    def means(self) -> dict[str, float]:
-        """``loss`` and, when there are several terms, ``loss_<term>``: means over the batches."""
-        means = {f"loss_{name}": value / self.at.batch for name, value in self.at.sums.items()}
-        return {"loss": sum(means.values()), **(means if len(means) > 1 else {})}

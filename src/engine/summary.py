@@ -74,16 +74,16 @@ def summarise(model: nn.Module, width: int, height: int) -> str:
 def run_summary(
     settings: type[CommandSettings],
     prog: str,
-    build: Callable[[Any], nn.Module],
+    build: Callable[..., nn.Module],
     argv: Sequence[str] | None = None,
 ) -> None:
     """The command ``python -m src.X.model``: print the summary of what the options build.
 
-    settings: have imgsz; build: the options -> a model.
+    settings: have imgsz and ``model_arguments()``; build: takes these.
     """
 
     def command() -> None:
         options: Any = cli.parse(settings, argv, prog)
-        log.info("%s", summarise(build(options), *options.imgsz))
+        log.info("%s", summarise(build(**options.model_arguments()), *options.imgsz))
 
     cli.run(command)

@@ -62,6 +62,17 @@ def restore(
     return Trained(model.eval(), content["classes"], size, content["resize"], content)
 
 
+def model_arguments(content: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's content says to the task's builder of models, whatever the task."""
+    backbone = content["backbone"]
+    return {
+        "model_name": backbone["name"],
+        "head": content["head"],
+        "hub": "bundled",
+        "feature_extractor": backbone["feature_extractor"],
+    }
+
+
 def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predictor[Any]:
     """A predictor of a trained model as the options of inference say; how: what else it takes."""
     from src.predict.predictor import Predictor

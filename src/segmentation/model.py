@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from src.segmentation.heads.base import Criterion
     from src.segmentation.segmenter import Segmenter
 
@@ -46,13 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from src.engine.summary import run_summary
     from src.segmentation.settings import SegmentationModelSummary
 
-    def build(options: SegmentationModelSummary) -> nn.Module:
-        arguments = {"head": options.head, **options.backbone_arguments()}
-        return build_segmenter(
-            options.model_name, options.num_classes, **arguments, channels=options.head_channels
-        )
-
-    run_summary(SegmentationModelSummary, "python -m src.segmentation.model", build, argv)
+    run_summary(SegmentationModelSummary, "python -m src.segmentation.model", build_segmenter, argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.predict.restore import Trained, restore
+from src.predict.restore import Trained, model_arguments, restore
 from src.segmentation.model import build_segmenter
 
 if TYPE_CHECKING:
@@ -23,10 +23,7 @@ def restore_segmenter(
 
 def _build(content: dict[str, Any]) -> Segmenter:
     return build_segmenter(
-        content["backbone"]["name"],
-        len(content["classes"]),
-        head=content["head"],
-        hub="bundled",
-        feature_extractor=content["backbone"]["feature_extractor"],
+        **model_arguments(content),
+        num_classes=len(content["classes"]),
         channels=content["config"]["head_channels"],
     )

@@ -9,7 +9,6 @@ from torch import Tensor
 from src.backbones.base import Backbone
 from src.backbones.batching import FeatureModel, Inputs
 from src.backbones.dense import join_targets, without_padding
-from src.core.errors import UserError
 from src.core.structures import IGNORE, SegmentationTarget
 from src.segmentation.heads.base import Criterion, SegmentationHead
 
@@ -40,11 +39,7 @@ class Segmenter(FeatureModel):
     ) -> dict[str, Tensor] | list[Tensor]:
         if not self.training:
             return self.each(images, lambda part: without_padding(self.head(part.maps), part))
-        if targets is None or len(targets) != len(images):
-            raise UserError(
-                "a segmenter in training mode needs one target an image: "
-                "model(images, targets); for predictions call model.eval() first"
-            )
+        targets = self.targets_of(images, targets)
         batch = self.feature_maps(images)
         masks = join_targets([target["mask"] for target in targets], batch.padded, IGNORE)
         return self.head.losses(batch.maps, masks, self.criterion)

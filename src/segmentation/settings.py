@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
@@ -27,6 +27,10 @@ class SegmentationModelOptions(BackboneOptions):
     imgsz: Sides = option(
         [640, 640], help="width and height of the model's input (one number: both)"
     )
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``build_segmenter`` takes, but the classes."""
+        return {"head": self.head, "channels": self.head_channels, **self.backbone_arguments()}
 
 
 class TrainSegmentation(
@@ -64,6 +68,10 @@ class SegmentationModelSummary(SegmentationModelOptions):
         "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
     )
     num_classes: int = option(21, ge=2, help="number of classes")
+
+    def model_arguments(self) -> dict[str, Any]:
+        """What ``build_segmenter`` takes."""
+        return {**super().model_arguments(), "num_classes": self.num_classes}
 
 
 class SegmentationOutput(IdentityOptions):

@@ -103,20 +103,15 @@ def build_loaders(
 ) -> tuple[BatchLoader, BatchLoader]:
     """This process's share of training and validation."""
     from src.core.structures import Size
-    from src.data.loaders import split_loaders
     from src.data.mask_transforms import MaskTransform
-    from src.engine.distributed import rank, world
+    from src.features.loaders import task_loaders
 
     size = Size(*options.imgsz)
-    return split_loaders(
+    return task_loaders(
+        options,
         records,
         MaskTransform(reader, size, options.resize, options.preset(options.augment)),
         MaskTransform(reader, size, options.resize, training=False),
-        batch=options.batch,
-        workers=options.workers,
-        seed=options.seed,
-        rank=rank(),
-        world=world(),
     )
 
 
@@ -131,7 +126,7 @@ def cached(
     from src.data.mask_transforms import MaskTransform
     from src.features.cache import Entry
     from src.features.cached import KeptTargets
-    from src.features.caching import cache_loaders
+    from src.features.loaders import cache_loaders
 
     if not options.cache_features:
         return loaders
@@ -172,11 +167,8 @@ def build_model(options: TrainSegmentation, weights: list[float] | None) -> Segm
     from src.segmentation.model import build_segmenter
 
     return build_segmenter(
-        options.model_name,
-        len(options.dataset.names),
-        head=options.head,
-        **options.backbone_arguments(),
-        channels=options.head_channels,
+        **options.model_arguments(),
+        num_classes=len(options.dataset.names),
         criterion=PixelLoss(options.loss, weights),
     )
 
@@ -217,10 +209,9 @@ class Validation:
 
 def plot(history: History, run_dir: Path) -> None:
     """loss.png and iou.png after every epoch; the latest validation pictures get their number."""
-    from src.visualise.plots import plot_columns
+    from src.visualise.plots import plot_columns, plot_losses
 
-    losses = [name for name in history.columns() if name.startswith("loss")]
-    plot_columns(history.rows, losses, run_dir / "loss.png", "Training loss", "loss")
+    plot_losses(history, run_dir / "loss.png")
     scores = ["mIoU", "pixel_accuracy", "mean_accuracy"]
     plot_columns(history.rows, scores, run_dir / "iou.png", "Validation", "share")
     latest = run_dir / "valid_preds" / "latest.jpg"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from src.engine.history import History
+
 NAMED_CURVES = 20  # more classes than this are drawn as thin grey lines without names
 
 
@@ -87,6 +89,12 @@ def plot_columns(
     if there:
         columns = {name: [row.get(name, np.nan) for row in rows] for name in there}
         plot_history(columns, path, title, ylabel)
+
+
+def plot_losses(history: History, path: str | Path) -> None:
+    """The losses of training, epoch by epoch."""
+    names = [name for name in history.columns() if name.startswith("loss")]
+    plot_columns(history.rows, names, path, "Training loss", "loss")
 
 
 def plot_pr_curves(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.data.images import write_image
+from src.engine.distributed import is_main
 from src.visualise.draw import contact_sheet
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,12 @@ MOST = 16
 def save_samples(
     loader: Any, draw: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray], path: Path
 ) -> None:
-    """The first training batch. draw: (image uint8 [H, W, 3], its target) -> a picture."""
+    """The first training batch, drawn by the main process.
+
+    draw: (image uint8 [H, W, 3], its target) -> a picture.
+    """
+    if not is_main():
+        return
     loader.set_epoch(0)
     batch = next(iter(loader))
     drawn = [

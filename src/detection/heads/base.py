@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
@@ -55,17 +56,12 @@ class Detector(FeatureModel):
         self, images: Inputs, targets: Sequence[DetectionTarget] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
         originals = sizes_of(images)
-        if self.training and (targets is None or len(targets) != len(originals)):
-            raise UserError(
-                "a detector in training mode needs one target an image: "
-                "model(images, targets); for predictions call model.eval() first"
-            )
+        targets = self.targets_of(images, targets) if self.training else None
         if not are_features(images):
-            images, targets = self.transform.apply(images, targets if self.training else None)
-        if not self.training:
+            images, targets = self.transform.apply(images, targets)
+        if targets is None:
             found = self.each(images, lambda part: self.detect(self._levels(part), part))
             return self.transform.restore(found, sizes_of(images), originals)
-        assert targets is not None
         batch = self.feature_maps(images)
         return self.losses(self._levels(batch), batch, targets)
 
@@ -81,6 +77,22 @@ class Detector(FeatureModel):
     def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
         """Detections of each image, inside it, in its resized pixels."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a head is handed to build a detector.
+
+    num_classes counts the background; channels: width of the neck; nms: IoU above which the
+    weaker of two boxes goes (heads without NMS do not look at it).
+    """
+
+    backbone: Backbone
+    num_classes: int
+    feature_extractor: FeatureExtractor
+    channels: int
+    transform: InputTransform
+    nms: float
 
 
 def build_neck(

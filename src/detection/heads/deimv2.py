@@ -10,20 +10,19 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, clip_boxes_to_image
 
-from src.backbones.base import Backbone
 from src.backbones.batching import FeatureMaps
-from src.backbones.pyramid import Pyramid, build_pyramid
+from src.backbones.pyramid import build_pyramid
 from src.core.errors import UserError
 from src.core.structures import Detections, DetectionTarget
-from src.detection.heads.base import Detector, FeatureExtractor
+from src.detection.heads.base import Detector, Parts
 from src.detection.heads.matching import global_mean_count
-from src.detection.transform import InputTransform
 
 LEVELS = 3
 QUERIES = 300  # fewer on an image with fewer cells
@@ -107,23 +106,21 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
 
 class Deimv2(Detector):
     """DEIMv2: set prediction with dense one-to-one matching; sigmoid scores, the best ``limit``
-    of all queries and classes."""
+    of all queries and classes. On three levels; with ``last`` they are all made of the last map."""
 
     head: Any  # transformers' model, which mypy knows nothing of
+    limit = 100
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        neck: Pyramid,
-        num_classes: int,
-        transform: InputTransform,
-        *,
-        limit: int = 100,
-    ) -> None:
-        super().__init__(backbone, neck, num_classes, transform)
+    def __init__(self, parts: Parts) -> None:
+        shapes = parts.backbone.output_shape()
+        if parts.feature_extractor == "last":
+            shapes = dict([list(shapes.items())[-1]])
+        neck = build_pyramid(shapes, parts.channels, LEVELS)
         strides = [shape.stride for shape in neck.output_shape().values()]
-        self.head = build_transformer(num_classes - 1, neck.channels, strides)
-        self.limit = limit
+        divisor = math.lcm(parts.transform.divisor, max(strides))
+        transform = replace(parts.transform, divisor=divisor)
+        super().__init__(parts.backbone, neck, parts.num_classes, transform)
+        self.head = build_transformer(parts.num_classes - 1, neck.channels, strides)
 
     def _run(self, maps: list[Tensor], batch: FeatureMaps, labels: Any = None) -> Any:
         cells = sum(m.shape[-2] * m.shape[-1] for m in maps)
@@ -177,24 +174,3 @@ class Deimv2(Detector):
                 }
             )
         return detections
-
-
-def build(
-    backbone: Backbone,
-    num_classes: int,
-    *,
-    feature_extractor: FeatureExtractor,
-    channels: int,
-    transform: InputTransform,
-    nms: float,
-) -> Deimv2:
-    """DEIMv2 on three levels; with ``last`` they are all made from the last map. nms is unused."""
-    shapes = backbone.output_shape()
-    if feature_extractor == "last":
-        shapes = dict([list(shapes.items())[-1]])
-    neck = build_pyramid(shapes, channels, LEVELS)
-    coarsest = max(shape.stride for shape in neck.output_shape().values())
-    transform = InputTransform(
-        math.lcm(transform.divisor, coarsest), transform.size, transform.resize
-    )
-    return Deimv2(backbone, neck, num_classes, transform)

@@ -11,21 +11,18 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
 from torchvision.ops import generalized_box_iou_loss
 
-from src.backbones.base import Backbone
 from src.backbones.batching import FeatureMaps
-from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid
-from src.detection.heads.base import Detector
+from src.detection.heads.dense import DenseDetector
 from src.detection.heads.matching import (
     BACKGROUND,
     focal_loss_sums,
     global_mean_count,
     matched_targets,
 )
-from src.detection.heads.postprocess import suppress, take, top_per_level
+from src.detection.heads.postprocess import take, top_per_level
 from src.detection.heads.retinanet import group_norm
-from src.detection.transform import InputTransform
 
 
 class FCOSHead(nn.Module):
@@ -76,29 +73,15 @@ def match_points(boxes: Tensor, anchors: Tensor, counts: list[int], radius: floa
     return torch.where(smallest < torch.inf, index, BACKGROUND)
 
 
-class FCOS(Detector):
+class FCOS(DenseDetector):
     """FCOS with centre sampling and centreness."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        neck: Pyramid,
-        num_classes: int,
-        transform: InputTransform,
-        *,
-        nms: float = 0.6,
-        score: float = 0.05,
-        candidates: int = 1000,
-        limit: int = 100,
-        radius: float = 1.5,
-    ) -> None:
-        super().__init__(backbone, neck, num_classes, transform)
-        strides = [shape.stride for shape in neck.output_shape().values()]
+    radius = 1.5  # in strides, around the centre of a box
+
+    def assemble(self, strides: list[int]) -> None:
         self.anchors = AnchorGrid([[(float(s), float(s))] for s in strides], strides)
-        self.head = FCOSHead(neck.channels, num_classes - 1)
+        self.head = FCOSHead(self.neck.channels, self.num_classes - 1)
         self.box_coder = BoxLinearCoder(normalize_by_size=True)
-        self.nms, self.score, self.candidates, self.limit = nms, score, candidates, limit
-        self.radius = radius
 
     def losses(
         self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
@@ -156,12 +139,9 @@ class FCOS(Detector):
         values, flat = top_per_level(scores, counts, self.candidates)
         index = torch.div(flat, logits.shape[2], rounding_mode="floor")
         boxes = self.box_coder.decode(take(distances, index), anchors[index])
-        return suppress(
+        return self.suppress(
             boxes,
             values,
             flat % logits.shape[2] + 1,
             sizes,
-            score=self.score,
-            iou=self.nms,
-            limit=self.limit,
         )

@@ -4,55 +4,14 @@ name in ``HEADS`` of src/detection/settings.py)."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-from src.backbones.base import Backbone
 from src.core.registry import Registry
-from src.detection.heads import deimv2, fcos, retinanet, ssd
-from src.detection.heads.base import Detector, FeatureExtractor, build_neck
-from src.detection.transform import InputTransform
+from src.detection.heads.base import Detector, Parts
+from src.detection.heads.deimv2 import Deimv2
+from src.detection.heads.fcos import FCOS
+from src.detection.heads.retinanet import RetinaNet
+from src.detection.heads.ssd import SSD
 
-
-class HeadBuilder(Protocol):
-    """Builds a detector. num_classes counts the background; channels: width of the neck; nms:
-    IoU above which the weaker of two boxes goes (heads without NMS do not look at it)."""
-
-    def __call__(
-        self,
-        backbone: Backbone,
-        num_classes: int,
-        *,
-        feature_extractor: FeatureExtractor,
-        channels: int,
-        transform: InputTransform,
-        nms: float,
-    ) -> Detector: ...
-
-
-def dense(head: Callable[..., Detector]) -> HeadBuilder:
-    """The builder of a head that works on any neck: the last map, or the pyramid."""
-
-    def build(
-        backbone: Backbone,
-        num_classes: int,
-        *,
-        feature_extractor: FeatureExtractor,
-        channels: int,
-        transform: InputTransform,
-        nms: float,
-    ) -> Detector:
-        neck = build_neck(backbone, feature_extractor, channels)
-        return head(backbone, neck, num_classes, transform, nms=nms)
-
-    return build
-
-
-HEAD_BUILDERS: Registry[HeadBuilder] = Registry(
-    "detection head",
-    {
-        "ssd": dense(ssd.SSD),
-        "retinanet": dense(retinanet.RetinaNet),
-        "fcos": dense(fcos.FCOS),
-        "deimv2": deimv2.build,
-    },
+HEAD_BUILDERS: Registry[Callable[[Parts], Detector]] = Registry(
+    "detection head", {"ssd": SSD, "retinanet": RetinaNet, "fcos": FCOS, "deimv2": Deimv2}
 )

@@ -10,20 +10,17 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from src.backbones.base import Backbone
 from src.backbones.batching import FeatureMaps
-from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid, cell_shapes
-from src.detection.heads.base import Detector
+from src.detection.heads.dense import DenseDetector
 from src.detection.heads.matching import (
     IGNORED,
     focal_loss_sums,
     match_anchors,
     matched_targets,
 )
-from src.detection.heads.postprocess import suppress, take, top_per_level
-from src.detection.transform import InputTransform
+from src.detection.heads.postprocess import take, top_per_level
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -42,30 +39,17 @@ def retinanet_anchors(strides: list[int]) -> AnchorGrid:
     return AnchorGrid([cell_shapes(level, [0.5, 1.0, 2.0]) for level in sizes], strides)
 
 
-class RetinaNet(Detector):
+class RetinaNet(DenseDetector):
     """RetinaNet: torchvision's head with GroupNorm, one logit for each class but background."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        neck: Pyramid,
-        num_classes: int,
-        transform: InputTransform,
-        *,
-        nms: float = 0.5,
-        score: float = 0.01,
-        candidates: int = 1000,
-        limit: int = 100,
-        iou: tuple[float, float] = (0.5, 0.4),
-    ) -> None:
-        super().__init__(backbone, neck, num_classes, transform)
-        strides = [shape.stride for shape in neck.output_shape().values()]
+    score = 0.01
+    iou = (0.5, 0.4)  # of foreground at least, of background below
+
+    def assemble(self, strides: list[int]) -> None:
         self.anchors = retinanet_anchors(strides)
-        per_cell = self.anchors.per_cell()[0]
-        self.head = RetinaNetHead(neck.channels, per_cell, num_classes - 1, norm_layer=group_norm)
+        channels, per_cell = self.neck.channels, self.anchors.per_cell()[0]
+        self.head = RetinaNetHead(channels, per_cell, self.num_classes - 1, norm_layer=group_norm)
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
-        self.nms, self.score, self.candidates, self.limit = nms, score, candidates, limit
-        self.iou = iou
 
     def losses(
         self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
@@ -127,12 +111,9 @@ class RetinaNet(Detector):
         index = torch.div(flat, logits.shape[2], rounding_mode="floor")
         codes = take(offsets, index)
         boxes = self.box_coder.decode_single(codes.flatten(0, 1), anchors[index].flatten(0, 1))
-        return suppress(
+        return self.suppress(
             boxes.view_as(codes),
             values.sigmoid(),
             flat % logits.shape[2] + 1,
             sizes,
-            score=self.score,
-            iou=self.nms,
-            limit=self.limit,
         )

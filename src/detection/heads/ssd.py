@@ -11,15 +11,12 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSDHead
 
-from src.backbones.base import Backbone
 from src.backbones.batching import FeatureMaps
-from src.backbones.pyramid import Pyramid
 from src.core.structures import Detections, DetectionTarget
 from src.detection.heads.anchors import AnchorGrid, cell_shapes
-from src.detection.heads.base import Detector
+from src.detection.heads.dense import DenseDetector
 from src.detection.heads.matching import global_mean_count, match_anchors, matched_targets
-from src.detection.heads.postprocess import suppress, take, top_per_class
-from src.detection.transform import InputTransform
+from src.detection.heads.postprocess import take, top_per_class
 
 GROWTH = 2.2  # of the anchors' size from level to level: 16, 35, 77, 170, 375 pixels
 
@@ -46,31 +43,18 @@ def ssd_anchors(strides: list[int]) -> AnchorGrid:
     return AnchorGrid(cells, strides)
 
 
-class SSD(Detector):
+class SSD(DenseDetector):
     """SSD: softmax over classes and background, hard negatives mined 3 to 1."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        neck: Pyramid,
-        num_classes: int,
-        transform: InputTransform,
-        *,
-        nms: float = 0.45,
-        score: float = 0.01,
-        candidates: int = 400,
-        limit: int = 200,
-        iou: float = 0.5,
-        negatives: int = 3,
-    ) -> None:
-        super().__init__(backbone, neck, num_classes, transform)
-        strides = [shape.stride for shape in neck.output_shape().values()]
+    score, candidates, limit = 0.01, 400, 200
+    iou = 0.5  # of foreground at least
+    negatives = 3  # for each foreground
+
+    def assemble(self, strides: list[int]) -> None:
         self.anchors = ssd_anchors(strides)
         per_cell = self.anchors.per_cell()
-        self.head = SSDHead([neck.channels] * len(per_cell), per_cell, num_classes)
+        self.head = SSDHead([self.neck.channels] * len(per_cell), per_cell, self.num_classes)
         self.box_coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
-        self.nms, self.score, self.candidates, self.limit = nms, score, candidates, limit
-        self.iou, self.negatives = iou, negatives
 
     def outputs(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps -> box offsets [B, A, 4] and logits [B, A, classes] (0 = background), float32."""
@@ -126,12 +110,9 @@ class SSD(Detector):
         boxes = self.box_coder.decode_single(
             offsets.flatten(0, 1), anchors.repeat(len(offsets), 1)
         ).view_as(offsets)
-        return suppress(
+        return self.suppress(
             take(boxes, index),
             values,
             labels,
             sizes,
-            score=self.score,
-            iou=self.nms,
-            limit=self.limit,
         )

@@ -1,26 +1,49 @@
-"""What ``--cache-features`` makes of the loaders of a task."""
+"""The loaders of a training task, and what ``--cache-features`` makes of them."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from src.backbones.batching import FeatureModel, ImageFeatures
 from src.core.errors import UserError
 from src.core.paths import output_folder
 from src.core.structures import Size
-from src.data.loaders import Batch, BatchLoader, Samples, Transform
-from src.engine.distributed import choose_device, choose_precision, is_main
+from src.data.loaders import Batch, BatchLoader, Samples, Transform, split_loaders
+from src.engine.distributed import choose_device, choose_precision, is_main, rank, world
 from src.features.cached import Arrays, CachedLoader, Caching, KeptTargets
 from src.features.model import fingerprint
 
 log = logging.getLogger(__name__)
+
+
+def task_loaders(
+    options: Any,
+    records: Mapping[str, Sequence[Any]],
+    training: Transform,
+    validation: Transform,
+    chances: np.ndarray | None = None,
+) -> tuple[BatchLoader, BatchLoader]:
+    """This process's share of training and validation; options: TrainingOptions; chances: as
+    ``split_loaders``."""
+    return split_loaders(
+        records,
+        training,
+        validation,
+        batch=options.batch,
+        workers=options.workers,
+        seed=options.seed,
+        rank=rank(),
+        world=world(),
+        chances=chances,
+    )
 
 
 def cache_loaders(
