@@ -35,7 +35,20 @@ class BackboneOptions(CommandSettings):
     )
     fine_tune: bool = option(False, help="train the backbone too; without it, it stays frozen")
 
-    def backbone_arguments(self) -> dict[str, Any]:
-        """What the model builders of the tasks hand on to ``build_backbone``."""
+    def model_arguments(self) -> dict[str, Any]:
+        """What a task's model builder takes; here, what it hands on to ``build_backbone``."""
         names = ("model_name", "weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
         return {name: getattr(self, name) for name in names}
+
+
+class ModelSummary(BackboneOptions):
+    """The part of ``python -m src.X.model`` that tasks with classes share."""
+
+    weights: str = option(
+        "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
+    )
+    num_classes: int = option(21, ge=2, help="number of classes")
+
+    def model_arguments(self) -> dict[str, Any]:
+        """With the number of classes."""
+        return {**super().model_arguments(), "num_classes": self.num_classes}

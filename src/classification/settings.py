@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from src.backbones.settings import BackboneOptions
+from src.backbones.settings import BackboneOptions, ModelSummary
 from src.core.config import Settings, Sides, option
 from src.core.structures import ResizeMode
 from src.data.label_settings import LabelDataset
@@ -36,7 +36,7 @@ class ClassificationModelOptions(BackboneOptions):
 
     def model_arguments(self) -> dict[str, Any]:
         """What ``build_classifier`` takes, but the classes and the loss."""
-        return {"head": self.head, "layers": self.head_layers, **self.backbone_arguments()}
+        return {**super().model_arguments(), "head": self.head, "layers": self.head_layers}
 
 
 class TrainClassifier(TrainingOptions, ClassificationModelOptions, DataOptions, CacheOptions):
@@ -81,17 +81,10 @@ class TrainClassifier(TrainingOptions, ClassificationModelOptions, DataOptions, 
     out_dir: Path = option(Path("img_cls"), help="sub-folder of outputs/ for this run")
 
 
-class ClassificationModelSummary(ClassificationModelOptions):
+class ClassificationModelSummary(ModelSummary, ClassificationModelOptions):
     """Print the layers, parameters and multiply-adds of a classifier."""
 
-    weights: str = option(
-        "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
-    )
     num_classes: int = option(1000, ge=2, help="number of classes")
-
-    def model_arguments(self) -> dict[str, Any]:
-        """What ``build_classifier`` takes."""
-        return {**super().model_arguments(), "num_classes": self.num_classes}
 
 
 class InferClassifier(PredictOptions, KnownOptions):

@@ -34,7 +34,7 @@ class DepthModelOptions(BackboneOptions):
 
     def model_arguments(self) -> dict[str, Any]:
         """What ``build_depther`` takes, but the depths and the loss."""
-        return {"head": self.head, "channels": self.head_channels, **self.backbone_arguments()}
+        return {**super().model_arguments(), "head": self.head, "channels": self.head_channels}
 
 
 class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders, CacheOptions):

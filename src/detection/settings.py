@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from src.backbones.settings import BackboneOptions
+from src.backbones.settings import BackboneOptions, ModelSummary
 from src.core.config import Settings, Sides, option
 from src.data.settings import BoxDataset, DataOptions
 from src.engine.settings import TrainingOptions
@@ -28,7 +28,7 @@ class DetectionModelOptions(BackboneOptions):
 
     def model_arguments(self) -> dict[str, Any]:
         """What ``build_detector`` takes, but the classes and ``nms``."""
-        return {"head": self.head, "channels": self.pyramid_channels, **self.backbone_arguments()}
+        return {**super().model_arguments(), "head": self.head, "channels": self.pyramid_channels}
 
 
 class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheOptions):
@@ -47,17 +47,10 @@ class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheO
     out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")
 
 
-class DetectionModelSummary(DetectionModelOptions):
+class DetectionModelSummary(ModelSummary, DetectionModelOptions):
     """Print the layers, parameters and multiply-adds of a detector."""
 
-    weights: str = option(
-        "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
-    )
     num_classes: int = option(21, ge=2, help="number of classes, background included")
-
-    def model_arguments(self) -> dict[str, Any]:
-        """What ``build_detector`` takes."""
-        return {**super().model_arguments(), "num_classes": self.num_classes}
 
 
 class DetectionOutput(IdentityOptions):

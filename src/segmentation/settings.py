@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from src.backbones.settings import BackboneOptions
+from src.backbones.settings import BackboneOptions, ModelSummary
 from src.core.config import Settings, Sides, option
 from src.data.mask_settings import FolderOptions, MaskDataset
 from src.data.settings import DataOptions
@@ -30,7 +30,7 @@ class SegmentationModelOptions(BackboneOptions):
 
     def model_arguments(self) -> dict[str, Any]:
         """What ``build_segmenter`` takes, but the classes."""
-        return {"head": self.head, "channels": self.head_channels, **self.backbone_arguments()}
+        return {**super().model_arguments(), "head": self.head, "channels": self.head_channels}
 
 
 class TrainSegmentation(
@@ -61,17 +61,8 @@ class TrainSegmentation(
     out_dir: Path = option(Path("img_seg"), help="sub-folder of outputs/ for this run")
 
 
-class SegmentationModelSummary(SegmentationModelOptions):
+class SegmentationModelSummary(ModelSummary, SegmentationModelOptions):
     """Print the layers, parameters and multiply-adds of a segmentation model."""
-
-    weights: str = option(
-        "none", flags=["--weight"], help="backbone weights: a file, 'pretrained' or 'none' (random)"
-    )
-    num_classes: int = option(21, ge=2, help="number of classes")
-
-    def model_arguments(self) -> dict[str, Any]:
-        """What ``build_segmenter`` takes."""
-        return {**super().model_arguments(), "num_classes": self.num_classes}
 
 
 class SegmentationOutput(IdentityOptions):

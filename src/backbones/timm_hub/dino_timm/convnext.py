@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .hub_model import HubModel
 
-class TimmConvNeXt(nn.Module):
+
+class TimmConvNeXt(HubModel):
     """timm's ConvNeXt behind the official methods; a "layer" is one of the four stages."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -87,20 +89,3 @@ class TimmConvNeXt(nn.Module):
             "x_prenorm": prenorm,
             "masks": None,
         }
-
-    def convert_official(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict in Meta's names -> this model's own names (see loading.convert)."""
-        from .loading import convert
-
-        return convert(self, state)
-
-    def load_weights(self, state: dict[str, Tensor]) -> None:
-        """Load Meta's names or this model's own, strictly; ValueError names what does not fit."""
-        from .loading import load_weights
-
-        load_weights(self, state)
-
-    def forward(self, x: Tensor, is_training: bool = False) -> Tensor | dict[str, Tensor | None]:
-        """The normalised mean [B, C]; the whole dictionary when ``is_training``."""
-        features = self.forward_features(x)
-        return features if is_training else features["x_norm_clstoken"]

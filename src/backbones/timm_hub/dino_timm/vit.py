@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .hub_model import HubModel
 
-class TimmViT(nn.Module):
+
+class TimmViT(HubModel):
     """timm's Eva (DINOv3) or VisionTransformer (DINOv2) behind the official methods.
 
     Inputs are float [B, 3, H, W], already normalised; rows and columns beyond a multiple of the
@@ -145,23 +147,6 @@ class TimmViT(nn.Module):
             "x_prenorm": prenorm,
             "masks": None,
         }
-
-    def convert_official(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict in Meta's names -> this model's own names (see loading.convert)."""
-        from .loading import convert
-
-        return convert(self, state)
-
-    def load_weights(self, state: dict[str, Tensor]) -> None:
-        """Load Meta's names or this model's own, strictly; ValueError names what does not fit."""
-        from .loading import load_weights
-
-        load_weights(self, state)
-
-    def forward(self, x: Tensor, is_training: bool = False) -> Tensor | dict[str, Tensor | None]:
-        """The normalised class token [B, C]; the whole dictionary when ``is_training``."""
-        features = self.forward_features(x)
-        return features if is_training else features["x_norm_clstoken"]
 
 
 def _heads(model: nn.Module) -> int:
