@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.classification.settings import TrainClassifier
+from src.engine.task import TrainingTask, Validate
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from src.data.folders import LabelData
     from src.data.loaders import BatchLoader
     from src.engine.history import History
+    from src.engine.job import Job
     from src.metrics.classification import ClassificationScores
 
 log = logging.getLogger(__name__)
@@ -32,31 +34,137 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(options: TrainClassifier) -> History:
     """Train as the options say; UserError for anything the user can mend."""
-    from src.classification.frozen import fit_head
-    from src.classification.heads.base import FittedHead
-    from src.core.paths import output_folder
-    from src.engine.loop import fit, seed_everything
-    from src.engine.run_folder import BEST, check_run_folder
-    from src.engine.summary import say_size
+    return ClassificationTask(options).train()
 
-    run_dir = output_folder(options.out_dir)
-    check_run_folder(run_dir, resume=options.resume, overwrite=options.overwrite)
-    check_options(options)
-    data = read_data(options)
-    seed_everything(options.seed)
-    model = build_model(options, data)
-    say_size(model)
-    fitted = isinstance(model.head, FittedHead)
-    loaders = build_loaders(options, data, plain=fitted)
-    if options.save_samples:
-        draw_samples(loaders[0], data.names, run_dir / "samples.png")
-    training, validation = cached(options, loaders, data, model)
-    job = build_job(options, data, run_dir, model, training, validation)
-    history = fit_head(job) if fitted else fit(job)
-    if options.save_name != "model" and (run_dir / BEST).exists():
-        shutil.copyfile(run_dir / BEST, run_dir / f"best_{options.save_name}.pth")
-    log.info("the run is in %s: best_model.pth, last_model.pth, history.csv, *.png", run_dir)
-    return history
+
+class ClassificationTask(TrainingTask[TrainClassifier]):
+    """Classifiers; best by top-1, with several labels an image by mAP."""
+
+    name = "classification"
+    scores: ClassificationScores | None = None  # of the latest epoch, for the pictures
+
+    def read(self) -> None:
+        """Both splits, checked."""
+        check_options(self.options)
+        self.data = read_data(self.options)
+        self.best_metric = "mAP" if self.data.multi_label else "top1"
+        self.classes = len(self.data.names) if self.data.multi_label else None
+
+    def class_names(self) -> list[str]:
+        """Of the YAML, else of the folders or labels."""
+        return self.data.names
+
+    def describe(self) -> dict[str, Any]:
+        """Inference has to know this."""
+        return {"multi_label": self.data.multi_label}
+
+    def build_model(self) -> Classifier:
+        """The classifier that the options name, with its loss."""
+        from src.classification.model import build_classifier
+
+        return build_classifier(
+            **self.options.model_arguments(),
+            num_classes=len(self.data.names),
+            multi_label=self.data.multi_label,
+            smoothing=self.options.label_smoothing,
+        )
+
+    def still(self) -> Any:
+        """What an image goes through without augmentation."""
+        from src.core.structures import Size
+        from src.data.label_transforms import LabelTransform
+
+        size, resize = Size(*self.options.imgsz), self.options.resize
+        return LabelTransform(size, resize, training=False, classes=self.classes)
+
+    def loaders(self, model: Classifier) -> tuple[BatchLoader, BatchLoader]:
+        """This process's share of training and validation; fitted heads see plain images."""
+        from src.classification.heads.base import FittedHead
+        from src.core.structures import Size
+        from src.data.label_transforms import LabelTransform
+        from src.features.loaders import task_loaders
+
+        options = self.options
+        plain = isinstance(model.head, FittedHead)
+        preset: Any = "none" if plain else options.preset(options.augment)
+        return task_loaders(
+            options,
+            self.data.records,
+            LabelTransform(Size(*options.imgsz), options.resize, preset, classes=self.classes),
+            self.still(),
+            chances=balanced_chances(self.data) if options.balanced else None,
+        )
+
+    def cached(
+        self, loaders: tuple[BatchLoader, BatchLoader], model: Classifier
+    ) -> tuple[Any, Any]:
+        """The loaders of the features of their images."""
+        from src.data.label_transforms import label_target
+        from src.features.loaders import cache_loaders
+
+        return cache_loaders(
+            loaders,
+            model,
+            self.options,
+            reads=model.head.reads,
+            plain=self.still(),
+            targets=lambda record: label_target(record, self.classes),
+        )
+
+    def validation(self, loader: Any, device: torch.device) -> Validate:
+        """Scores; the latest are kept for the pictures."""
+        from src.classification.evaluation import evaluate
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            self.scores = evaluate(model, loader, self.data.names, device)
+            return self.scores.flat() if self.scores else {}
+
+        return validate
+
+    def loss(self) -> Callable[[nn.Module, Any], dict[str, torch.Tensor]]:
+        """The model's own, of mixed images where the options say so."""
+        return build_loss(self.options, len(self.data.names))
+
+    def fit(self, job: Job) -> History:
+        """By gradient steps or, k-NN and logistic regression, in one go."""
+        from src.classification.frozen import fit_head
+        from src.classification.heads.base import FittedHead
+        from src.engine.run_folder import BEST
+
+        head: Any = job.model.head
+        history = fit_head(job) if isinstance(head, FittedHead) else super().fit(job)
+        best = self.run_dir / BEST
+        if self.options.save_name != "model" and best.exists():
+            shutil.copyfile(best, self.run_dir / f"best_{self.options.save_name}.pth")
+        return history
+
+    def plot(self, history: History) -> None:
+        """loss.png and accuracy.png after every epoch; of the best one its confusion and
+        calibration, and a table."""
+        from src.classification.evaluation import draw_scores
+        from src.visualise.plots import plot_columns, plot_losses
+
+        plot_losses(history, self.run_dir / "loss.png")
+        names = ["top1", "top5", "mAP", "macro_F1"]
+        plot_columns(history.rows, names, self.run_dir / "accuracy.png", "Validation", "share")
+        if self.scores is not None and history.best_epoch == history.last["epoch"]:
+            draw_scores(self.scores, self.run_dir)
+            log.info("%s", self.scores.table())
+
+    def draw_samples(self, loader: BatchLoader, path: Path) -> None:
+        """A picture of the first training batch as the model gets it, with the names."""
+        from src.visualise.draw import draw_ranking
+        from src.visualise.samples import save_samples
+
+        def draw(image: Any, target: dict[str, Any]) -> Any:
+            if "label" in target:
+                labels = [int(target["label"])]
+            else:
+                labels = target["labels"].nonzero()[0].tolist()
+            names = [self.data.names[i] for i in labels]
+            return draw_ranking(image, names, [i + 1 for i in labels])
+
+        save_samples(loader, draw, path)
 
 
 def check_options(options: TrainClassifier) -> None:
@@ -94,61 +202,6 @@ def read_data(options: TrainClassifier) -> LabelData:
     return data
 
 
-def build_model(options: TrainClassifier, data: LabelData) -> Classifier:
-    """The classifier that the options name, with its loss."""
-    from src.classification.model import build_classifier
-
-    return build_classifier(
-        **options.model_arguments(),
-        num_classes=len(data.names),
-        multi_label=data.multi_label,
-        smoothing=options.label_smoothing,
-    )
-
-
-def build_loaders(
-    options: TrainClassifier, data: LabelData, *, plain: bool
-) -> tuple[BatchLoader, BatchLoader]:
-    """This process's share of training and validation. plain: no augmentation."""
-    from src.core.structures import Size
-    from src.data.label_transforms import LabelTransform
-    from src.features.loaders import task_loaders
-
-    size, classes = Size(*options.imgsz), len(data.names) if data.multi_label else None
-    preset: Any = "none" if plain else options.preset(options.augment)
-    return task_loaders(
-        options,
-        data.records,
-        LabelTransform(size, options.resize, preset, classes=classes),
-        LabelTransform(size, options.resize, training=False, classes=classes),
-        chances=balanced_chances(data) if options.balanced else None,
-    )
-
-
-def cached(
-    options: TrainClassifier,
-    loaders: tuple[BatchLoader, BatchLoader],
-    data: LabelData,
-    model: Classifier,
-) -> tuple[Any, Any]:
-    """The loaders as they are or, with --cache-features, of the features of their images."""
-    from src.core.structures import Size
-    from src.data.label_transforms import LabelTransform, label_target
-    from src.features.loaders import cache_loaders
-
-    if not options.cache_features:
-        return loaders
-    classes = len(data.names) if data.multi_label else None
-    return cache_loaders(
-        loaders,
-        model,
-        options,
-        reads=model.head.reads,
-        plain=LabelTransform(Size(*options.imgsz), options.resize, training=False, classes=classes),
-        targets=lambda record: label_target(record, classes),
-    )
-
-
 def balanced_chances(data: LabelData) -> Any:
     """For each training image the chance to be drawn, by which all classes come equally often.
 
@@ -163,38 +216,6 @@ def balanced_chances(data: LabelData) -> Any:
     weights = np.array([max([1 / counts[i] for i in r.labels], default=0.0) for r in records])
     weights[weights == 0] = weights[weights > 0].mean()
     return weights / weights.sum()
-
-
-def build_job(
-    options: TrainClassifier,
-    data: LabelData,
-    run_dir: Path,
-    model: Classifier,
-    training: Any,
-    validation: Any,
-) -> Any:
-    """What the engine is to do."""
-    import torch
-
-    from src.engine.distributed import choose_device
-    from src.engine.job import Job
-    from src.engine.summary import describe
-
-    device = torch.device(choose_device(options.device))
-    validate = Validation(validation, data.names, device)
-    return Job(
-        options,
-        run_dir,
-        model,
-        training,
-        loss=build_loss(options, len(data.names)),
-        best_metric="mAP" if data.multi_label else "top1",
-        describe=describe(options, "classification", data.names)
-        | {"multi_label": data.multi_label},
-        validate=validate,
-        eval_every=options.eval_every,
-        hooks=[lambda history: plot(history, run_dir, validate.scores)],
-    )
 
 
 def build_loss(
@@ -212,46 +233,3 @@ def build_loss(
         )
 
     return mixed_loss if options.mixup or options.cutmix else model_loss
-
-
-class Validation:
-    """Scores the model on the validation split; keeps the latest scores for the pictures."""
-
-    def __init__(self, loader: Any, names: list[str], device: torch.device) -> None:
-        self.loader, self.names, self.device = loader, names, device
-        self.scores: ClassificationScores | None = None
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        from src.classification.evaluation import evaluate
-
-        self.scores = evaluate(model, self.loader, self.names, self.device)
-        return self.scores.flat() if self.scores else {}
-
-
-def plot(history: History, run_dir: Path, scores: ClassificationScores | None) -> None:
-    """loss.png and accuracy.png after every epoch; of the best one its confusion and calibration,
-    and a table."""
-    from src.classification.evaluation import draw_scores
-    from src.visualise.plots import plot_columns, plot_losses
-
-    plot_losses(history, run_dir / "loss.png")
-    names = ["top1", "top5", "mAP", "macro_F1"]
-    plot_columns(history.rows, names, run_dir / "accuracy.png", "Validation", "share")
-    if scores is not None and history.best_epoch == history.last["epoch"]:
-        draw_scores(scores, run_dir)
-        log.info("%s", scores.table())
-
-
-def draw_samples(loader: Any, names: list[str], path: Path) -> None:
-    """A picture of the first training batch as the model gets it, with the names."""
-    from src.visualise.draw import draw_ranking
-    from src.visualise.samples import save_samples
-
-    def draw(image: Any, target: dict[str, Any]) -> Any:
-        if "label" in target:
-            labels = [int(target["label"])]
-        else:
-            labels = target["labels"].nonzero()[0].tolist()
-        return draw_ranking(image, [names[i] for i in labels], [i + 1 for i in labels])
-
-    save_samples(loader, draw, path)

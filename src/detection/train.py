@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.core.structures import Size
 from src.detection.settings import TrainDetection
+from src.engine.task import TrainingTask, Validate
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from src.data.loaders import BatchLoader
     from src.data.records import BoxRecord
     from src.detection.heads.base import Detector
     from src.engine.history import History
-
-log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,18 +29,102 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(options: TrainDetection) -> History:
     """Train as the options say; UserError for anything the user can mend."""
-    from src.core.paths import output_folder
     from src.detection.model import pyramid_channels
-    from src.engine.run_folder import check_run_folder
 
     # The checkpoint says it, so that it can be built again whatever the default becomes.
     channels = options.pyramid_channels or pyramid_channels(options.model_name)
-    options = options.model_copy(update={"pyramid_channels": channels})
-    run_dir = output_folder(options.out_dir)
-    # Before the long preparations: a folder that is taken or cannot be written.
-    check_run_folder(run_dir, resume=options.resume, overwrite=options.overwrite)
-    records = read_data(options)
-    return _fit(options, run_dir, records)
+    return DetectionTask(options.model_copy(update={"pyramid_channels": channels})).train()
+
+
+class DetectionTask(TrainingTask[TrainDetection]):
+    """Detectors; best by COCO mAP."""
+
+    name = "detection"
+    best_metric = "mAP"
+
+    def read(self) -> None:
+        """Both splits, checked."""
+        self.records = read_data(self.options)
+
+    def build_model(self) -> Detector:
+        """The detector that the options name."""
+        from src.detection.model import build_detector
+
+        arguments = self.options.model_arguments()
+        return build_detector(
+            **arguments, num_classes=len(self.class_names()), nms=self.options.nms
+        )
+
+    def loaders(self, model: Detector) -> tuple[BatchLoader, BatchLoader]:
+        """This process's share of training and validation."""
+        from src.data.transforms import box_transform
+        from src.features.loaders import task_loaders
+
+        options = self.options
+        size, preset = Size(*options.imgsz), options.preset(options.augment)
+        return task_loaders(
+            options,
+            self.records,
+            box_transform(preset, size, options.resize, training=True),
+            box_transform("none", size, options.resize, training=False),
+        )
+
+    def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Detector) -> tuple[Any, Any]:
+        """The loaders of the features of their images."""
+        from src.data.transforms import box_transform
+        from src.features.cache import Entry
+        from src.features.cached import KeptTargets
+        from src.features.loaders import cache_loaders
+
+        options = self.options
+        most = max(len(record.boxes) for record in self.records["train"])
+        room = max(16, 1 << (most - 1).bit_length())  # so that a box more is not another cache
+        return cache_loaders(
+            loaders,
+            model,
+            options,
+            reads=f"maps {model.neck.reads} padded to {model.divisor}",
+            plain=box_transform("none", Size(*options.imgsz), options.resize, training=True),
+            targets=lambda record: {},  # scores are taken with the records' own boxes
+            kept=KeptTargets(
+                {"boxes": Entry((room, 4), "float32"), "labels": Entry((room,), "int64")},
+                lambda record: [
+                    str([v.tolist() for v in (record.boxes, record.labels, record.crowd)])
+                ],
+            ),
+        )
+
+    def validation(self, loader: Any, device: torch.device) -> Validate:
+        """COCO's figures on the validation split."""
+        from src.detection.evaluation import evaluate
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            scores = evaluate(model, loader, self.records["valid"], self.class_names(), device)
+            return scores.flat() if scores else {}
+
+        return validate
+
+    def plot(self, history: History) -> None:
+        """train_loss.png and map.png, after every epoch."""
+        from src.visualise.plots import plot_columns, plot_losses
+
+        plot_losses(history, self.run_dir / "train_loss.png")
+        maps, title = ["mAP", "mAP50", "mAP75"], "Validation (COCO)"
+        plot_columns(history.rows, maps, self.run_dir / "map.png", title, "average precision")
+
+    def wants_samples(self) -> bool:
+        """The tutorial asks for them in the dataset YAML."""
+        return super().wants_samples() or self.options.dataset.VISUALIZE_TRANSFORMED_IMAGES
+
+    def draw_samples(self, loader: BatchLoader, path: Path) -> None:
+        """A picture of the first training batch as the model gets it, boxes drawn."""
+        from src.visualise.draw import draw_detections
+        from src.visualise.samples import save_samples
+
+        def draw(image: Any, target: dict[str, Any]) -> Any:
+            return draw_detections(image, target["boxes"], target["labels"], self.class_names())
+
+        save_samples(loader, draw, path)
 
 
 def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
@@ -61,111 +144,3 @@ def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
         quick_check(records, faults, options.dataset.names)
     say_data(records, options.dataset.names[1:])
     return records
-
-
-def _fit(options: TrainDetection, run_dir: Path, records: dict[str, list[BoxRecord]]) -> History:
-    import torch
-
-    from src.detection.evaluation import evaluate
-    from src.detection.model import build_detector
-    from src.engine.distributed import choose_device
-    from src.engine.job import Job, model_loss
-    from src.engine.loop import fit, seed_everything
-    from src.engine.summary import describe, say_size
-
-    names = options.dataset.names
-    loaders = build_loaders(options, records)
-    if options.save_samples or options.dataset.VISUALIZE_TRANSFORMED_IMAGES:
-        draw_samples(loaders[0], names, run_dir / "samples.png")
-    seed_everything(options.seed)
-    model = build_detector(**options.model_arguments(), num_classes=len(names), nms=options.nms)
-    say_size(model)
-    loader, validation = cached(options, loaders, model, records["train"])
-    device = torch.device(choose_device(options.device))
-
-    def validate(plain: nn.Module) -> dict[str, float]:
-        scores = evaluate(plain, validation, records["valid"], names, device)
-        return scores.flat() if scores else {}
-
-    job = Job(
-        options=options,
-        run_dir=run_dir,
-        model=model,
-        train_loader=loader,
-        loss=model_loss,
-        validate=validate,
-        best_metric="mAP",
-        eval_every=options.eval_every,
-        describe=describe(options, "detection", names),
-        hooks=[lambda history: plot(history, run_dir)],
-    )
-    history = fit(job)
-    log.info("the run is in %s: best_model.pth, last_model.pth, history.csv, *.png", run_dir)
-    return history
-
-
-def build_loaders(
-    options: TrainDetection, records: dict[str, list[BoxRecord]]
-) -> tuple[BatchLoader, BatchLoader]:
-    """This process's share of training and validation."""
-    from src.data.transforms import box_transform
-    from src.features.loaders import task_loaders
-
-    size, preset = Size(*options.imgsz), options.preset(options.augment)
-    return task_loaders(
-        options,
-        records,
-        box_transform(preset, size, options.resize, training=True),
-        box_transform("none", size, options.resize, training=False),
-    )
-
-
-def cached(
-    options: TrainDetection,
-    loaders: tuple[BatchLoader, BatchLoader],
-    model: Detector,
-    records: list[BoxRecord],
-) -> tuple[Any, Any]:
-    """The loaders as they are or, with --cache-features, of the features of their images."""
-    from src.data.transforms import box_transform
-    from src.features.cache import Entry
-    from src.features.cached import KeptTargets
-    from src.features.loaders import cache_loaders
-
-    if not options.cache_features:
-        return loaders
-    most = max(len(record.boxes) for record in records)
-    room = max(16, 1 << (most - 1).bit_length())  # so that a box more is not another cache
-    return cache_loaders(
-        loaders,
-        model,
-        options,
-        reads=f"maps {model.neck.reads} padded to {model.divisor}",
-        plain=box_transform("none", Size(*options.imgsz), options.resize, training=True),
-        targets=lambda record: {},  # scores are taken with the records' own boxes
-        kept=KeptTargets(
-            {"boxes": Entry((room, 4), "float32"), "labels": Entry((room,), "int64")},
-            lambda record: [str([v.tolist() for v in (record.boxes, record.labels, record.crowd)])],
-        ),
-    )
-
-
-def plot(history: History, run_dir: Path) -> None:
-    """train_loss.png and map.png, after every epoch."""
-    from src.visualise.plots import plot_columns, plot_losses
-
-    plot_losses(history, run_dir / "train_loss.png")
-    maps = ["mAP", "mAP50", "mAP75"]
-    plot_columns(history.rows, maps, run_dir / "map.png", "Validation (COCO)", "average precision")
-
-
-def draw_samples(loader: BatchLoader, names: list[str], path: Path) -> None:
-    """A picture of the first training batch as the model gets it, boxes drawn."""
-    from src.visualise.draw import draw_detections
-    from src.visualise.samples import save_samples
-
-    save_samples(
-        loader,
-        lambda image, target: draw_detections(image, target["boxes"], target["labels"], names),
-        path,
-    )

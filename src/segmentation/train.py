@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.engine.task import TrainingTask, Validate
 from src.segmentation.settings import TrainSegmentation
 
 if TYPE_CHECKING:
@@ -31,50 +32,119 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(options: TrainSegmentation) -> History:
     """Train as the options say; UserError for anything the user can mend."""
-    import torch
+    return SegmentationTask(options).train()
 
-    from src.core.paths import output_folder
-    from src.data.masks import MaskReader
-    from src.engine.distributed import choose_device
-    from src.engine.job import Job, model_loss
-    from src.engine.loop import fit, seed_everything
-    from src.engine.run_folder import check_run_folder
-    from src.engine.summary import describe, say_size
 
-    run_dir = output_folder(options.out_dir)
-    check_run_folder(run_dir, resume=options.resume, overwrite=options.overwrite)
-    records = read_data(options)
-    reader = MaskReader(options.dataset)
-    loaders = build_loaders(options, records, reader)
-    if options.save_samples:
-        draw_samples(options, loaders[0], run_dir / "samples.png")
-    weights = choose_weights(options, records["train"], reader)
-    seed_everything(options.seed)
-    model = build_model(options, weights)
-    say_size(model)
-    training, validation = cached(options, loaders, model, reader)
-    device = torch.device(choose_device(options.device))
-    validate = Validation(options, run_dir, validation, records["valid"], reader, device)
+class SegmentationTask(TrainingTask[TrainSegmentation]):
+    """Segmenters; best by mIoU."""
 
-    history = fit(
-        Job(
-            options=options,
-            run_dir=run_dir,
-            model=model,
-            train_loader=training,
-            loss=model_loss,
-            validate=validate,
-            best_metric="mIoU",
-            eval_every=options.eval_every,
-            describe=describe(options, "segmentation", options.dataset.names),
-            hooks=[lambda history: plot(history, run_dir)],
+    name = "segmentation"
+    best_metric = "mIoU"
+    written = "best_model.pth, last_model.pth, history.csv, valid_preds/, *.png"
+
+    def read(self) -> None:
+        """Both splits, paired by stem and checked."""
+        from src.data.masks import MaskReader
+
+        self.records = read_data(self.options)
+        self.reader = MaskReader(self.options.dataset)
+
+    def build_model(self) -> Segmenter:
+        """The segmenter that the options name, with its loss."""
+        from src.segmentation.losses import PixelLoss
+        from src.segmentation.model import build_segmenter
+
+        weights = choose_weights(self.options, self.records["train"], self.reader)
+        return build_segmenter(
+            **self.options.model_arguments(),
+            num_classes=len(self.class_names()),
+            criterion=PixelLoss(self.options.loss, weights),
         )
-    )
-    log.info(
-        "the run is in %s: best_model.pth, last_model.pth, history.csv, valid_preds/, *.png",
-        run_dir,
-    )
-    return history
+
+    def transform(self, preset: Any, *, training: bool = True) -> Any:
+        """What an image and its mask go through."""
+        from src.core.structures import Size
+        from src.data.mask_transforms import MaskTransform
+
+        size, resize = Size(*self.options.imgsz), self.options.resize
+        return MaskTransform(self.reader, size, resize, preset, training=training)
+
+    def loaders(self, model: Segmenter) -> tuple[BatchLoader, BatchLoader]:
+        """This process's share of training and validation."""
+        from src.features.loaders import task_loaders
+
+        moving = self.transform(self.options.preset(self.options.augment))
+        return task_loaders(
+            self.options, self.records, moving, self.transform("none", training=False)
+        )
+
+    def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Segmenter) -> tuple[Any, Any]:
+        """The loaders of the features of their images."""
+        from src.features.cache import Entry
+        from src.features.cached import KeptTargets
+        from src.features.loaders import cache_loaders
+
+        options, reader = self.options, self.reader
+        width, height = options.imgsz
+        return cache_loaders(
+            loaders,
+            model,
+            options,
+            reads=f"maps {model.head.reads or options.feature_extractor}",
+            plain=self.transform("none"),
+            targets=lambda record: {"mask": reader.read(record.mask)},
+            kept=KeptTargets(
+                {"mask": Entry((height, width), "uint8")},
+                lambda record: [record.mask, reader.rules],
+            ),
+        )
+
+    def validation(self, loader: Any, device: torch.device) -> Validate:
+        """Scores, and a picture of some masks."""
+        from src.segmentation.evaluation import draw_maps, evaluate, spread
+
+        names, records = self.class_names(), self.records["valid"]
+        keep = set(spread(len(records), self.options.pictures))
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            scores, maps = evaluate(model, loader, names, device, keep=keep)
+            if scores is None:
+                return {}
+            draw_maps(maps, records, self.reader, self._colours(), self._latest)
+            log.info("%s", scores.table())
+            return scores.flat()
+
+        return validate
+
+    @property
+    def _latest(self) -> Path:
+        return self.run_dir / "valid_preds" / "latest.jpg"
+
+    def _colours(self) -> Any:
+        from src.visualise.draw import colour_table
+
+        return colour_table(len(self.class_names()), self.options.dataset.colours)
+
+    def plot(self, history: History) -> None:
+        """loss.png and iou.png after every epoch; the latest pictures get its number."""
+        from src.visualise.plots import plot_columns, plot_losses
+
+        plot_losses(history, self.run_dir / "loss.png")
+        scores = ["mIoU", "pixel_accuracy", "mean_accuracy"]
+        plot_columns(history.rows, scores, self.run_dir / "iou.png", "Validation", "share")
+        if self._latest.exists():
+            number = int(history.last["epoch"])
+            self._latest.replace(self._latest.with_name(f"epoch_{number:03d}.jpg"))
+
+    def draw_samples(self, loader: BatchLoader, path: Path) -> None:
+        """A picture of the first training batch as the model gets it, under its masks."""
+        from src.visualise.draw import draw_classes
+        from src.visualise.samples import save_samples
+
+        def draw(image: Any, target: dict[str, Any]) -> Any:
+            return draw_classes(image, target["mask"], self._colours())
+
+        save_samples(loader, draw, path)
 
 
 def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
@@ -98,53 +168,6 @@ def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
     return records
 
 
-def build_loaders(
-    options: TrainSegmentation, records: dict[str, list[MaskRecord]], reader: MaskReader
-) -> tuple[BatchLoader, BatchLoader]:
-    """This process's share of training and validation."""
-    from src.core.structures import Size
-    from src.data.mask_transforms import MaskTransform
-    from src.features.loaders import task_loaders
-
-    size = Size(*options.imgsz)
-    return task_loaders(
-        options,
-        records,
-        MaskTransform(reader, size, options.resize, options.preset(options.augment)),
-        MaskTransform(reader, size, options.resize, training=False),
-    )
-
-
-def cached(
-    options: TrainSegmentation,
-    loaders: tuple[BatchLoader, BatchLoader],
-    model: Segmenter,
-    reader: MaskReader,
-) -> tuple[Any, Any]:
-    """The loaders as they are or, with --cache-features, of the features of their images."""
-    from src.core.structures import Size
-    from src.data.mask_transforms import MaskTransform
-    from src.features.cache import Entry
-    from src.features.cached import KeptTargets
-    from src.features.loaders import cache_loaders
-
-    if not options.cache_features:
-        return loaders
-    size = Size(*options.imgsz)
-    return cache_loaders(
-        loaders,
-        model,
-        options,
-        reads=f"maps {model.head.reads or options.feature_extractor}",
-        plain=MaskTransform(reader, size, options.resize, "none"),
-        targets=lambda record: {"mask": reader.read(record.mask)},
-        kept=KeptTargets(
-            {"mask": Entry((size.height, size.width), "uint8")},
-            lambda record: [record.mask, reader.rules],
-        ),
-    )
-
-
 def choose_weights(
     options: TrainSegmentation, records: list[MaskRecord], reader: MaskReader
 ) -> list[float] | None:
@@ -159,70 +182,3 @@ def choose_weights(
         pairs = zip(options.dataset.names, weights)
         log.info("class weights: %s", ", ".join(f"{name} {w:.2f}" for name, w in pairs))
     return weights
-
-
-def build_model(options: TrainSegmentation, weights: list[float] | None) -> Segmenter:
-    """The segmenter that the options name, with its loss."""
-    from src.segmentation.losses import PixelLoss
-    from src.segmentation.model import build_segmenter
-
-    return build_segmenter(
-        **options.model_arguments(),
-        num_classes=len(options.dataset.names),
-        criterion=PixelLoss(options.loss, weights),
-    )
-
-
-class Validation:
-    """Scores the model on the validation split and draws some of it, epoch by epoch."""
-
-    def __init__(
-        self,
-        options: TrainSegmentation,
-        run_dir: Path,
-        loader: Any,
-        records: list[MaskRecord],
-        reader: MaskReader,
-        device: torch.device,
-    ) -> None:
-        from src.segmentation.evaluation import spread
-        from src.visualise.draw import colour_table
-
-        dataset = options.dataset
-        self.names = dataset.names
-        self.folder = run_dir / "valid_preds"
-        self.loader, self.records, self.reader, self.device = loader, records, reader, device
-        self.keep = set(spread(len(records), options.pictures))
-        self.colours = colour_table(len(dataset.names), dataset.colours)
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        from src.segmentation.evaluation import draw_maps, evaluate
-
-        scores, maps = evaluate(model, self.loader, self.names, self.device, keep=self.keep)
-        if scores is None:
-            return {}
-        path = self.folder / "latest.jpg"
-        draw_maps(maps, self.records, self.reader, self.colours, path)
-        log.info("%s", scores.table())
-        return scores.flat()
-
-
-def plot(history: History, run_dir: Path) -> None:
-    """loss.png and iou.png after every epoch; the latest validation pictures get their number."""
-    from src.visualise.plots import plot_columns, plot_losses
-
-    plot_losses(history, run_dir / "loss.png")
-    scores = ["mIoU", "pixel_accuracy", "mean_accuracy"]
-    plot_columns(history.rows, scores, run_dir / "iou.png", "Validation", "share")
-    latest = run_dir / "valid_preds" / "latest.jpg"
-    if latest.exists():
-        latest.replace(latest.with_name(f"epoch_{int(history.last['epoch']):03d}.jpg"))
-
-
-def draw_samples(options: TrainSegmentation, loader: BatchLoader, path: Path) -> None:
-    """A picture of the first training batch as the model gets it, under its masks."""
-    from src.visualise.draw import colour_table, draw_classes
-    from src.visualise.samples import save_samples
-
-    colours = colour_table(len(options.dataset.names), options.dataset.colours)
-    save_samples(loader, lambda image, target: draw_classes(image, target["mask"], colours), path)

@@ -1,0 +1,134 @@
+"""What every training command does, once and in one order; each task fills in the steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from src.engine.settings import TrainingOptions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from src.engine.history import History
+    from src.engine.job import Job
+
+log = logging.getLogger(__name__)
+Options = TypeVar("Options", bound=TrainingOptions)
+Validate = Callable[["nn.Module"], "dict[str, float] | None"]
+
+
+class TrainingTask(Generic[Options]):
+    """A training command: ``train`` takes the steps below in their order.
+
+    name: the task's, as checkpoints say it; best_metric: decides which epoch is the best;
+    written: what the last line says of the run's folder.
+    """
+
+    name: ClassVar[str]
+    best_metric: str
+    written = "best_model.pth, last_model.pth, history.csv, *.png"
+
+    def __init__(self, options: Options) -> None:
+        from src.core.paths import output_folder
+
+        self.options: Any = options  # a backbone's and the cache's as well
+        self.run_dir: Path = output_folder(options.out_dir)
+
+    # The steps
+
+    def read(self) -> None:
+        """Read both splits, checked. Raises UserError with what is wrong in them."""
+        raise NotImplementedError
+
+    def build_model(self) -> Any:
+        """The model that the options name, with its loss."""
+        raise NotImplementedError
+
+    def loaders(self, model: Any) -> tuple[Any, Any]:
+        """This process's share of training and validation, of images."""
+        raise NotImplementedError
+
+    def draw_samples(self, loader: Any, path: Path) -> None:
+        """A picture of the first training batch as the model gets it, with its truth."""
+        raise NotImplementedError
+
+    def cached(self, loaders: tuple[Any, Any], model: Any) -> tuple[Any, Any]:
+        """The same loaders of kept features; only with --cache-features."""
+        raise NotImplementedError
+
+    def validation(self, loader: Any, device: torch.device) -> Validate:
+        """What scores a model on the validation split (and may draw some of it)."""
+        raise NotImplementedError
+
+    def class_names(self) -> list[str]:
+        """As the checkpoint keeps them."""
+        return self.options.dataset.names
+
+    def describe(self) -> dict[str, Any]:
+        """More fields of the checkpoint."""
+        return {}
+
+    def loss(self) -> Callable[[nn.Module, Any], dict[str, torch.Tensor]]:
+        """What is minimised: the model's own losses."""
+        from src.engine.job import model_loss
+
+        return model_loss
+
+    def plot(self, history: History) -> None:
+        """Curves, after each epoch."""
+        raise NotImplementedError
+
+    def fit(self, job: Job) -> History:
+        """The training itself."""
+        from src.engine.loop import fit
+
+        return fit(job)
+
+    # Their order
+
+    def wants_samples(self) -> bool:
+        """Whether to draw the first batch."""
+        return self.options.save_samples
+
+    def train(self) -> History:
+        """Train as the options say; UserError for anything the user can mend."""
+        import torch
+
+        from src.engine.distributed import choose_device
+        from src.engine.job import Job
+        from src.engine.loop import seed_everything
+        from src.engine.run_folder import check_run_folder
+        from src.engine.summary import describe, say_size
+
+        options = self.options
+        # Before the long preparations: a folder that is taken or cannot be written.
+        check_run_folder(self.run_dir, resume=options.resume, overwrite=options.overwrite)
+        self.read()
+        seed_everything(options.seed)
+        model = self.build_model()
+        say_size(model)
+        loaders = self.loaders(model)
+        if self.wants_samples():
+            self.draw_samples(loaders[0], self.run_dir / "samples.png")
+        if options.cache_features:
+            loaders = self.cached(loaders, model)
+        device = torch.device(choose_device(options.device))
+        job = Job(
+            options=options,
+            run_dir=self.run_dir,
+            model=model,
+            train_loader=loaders[0],
+            loss=self.loss(),
+            validate=self.validation(loaders[1], device),
+            best_metric=self.best_metric,
+            eval_every=options.eval_every,
+            describe=describe(options, self.name, self.class_names()) | self.describe(),
+            hooks=[self.plot],
+        )
+        history = self.fit(job)
+        log.info("the run is in %s: %s", self.run_dir, self.written)
+        return history
