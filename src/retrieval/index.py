@@ -141,7 +141,8 @@ class VectorIndex:
         queries = np.ascontiguousarray(queries, np.float32)
         faiss, params = self._faiss, None
         if self.kind == "hnsw":
-            chosen = {"efSearch": max(HNSW_SEARCH, 2 * k)}
+            # A wider walk through a larger graph: with 96 a million vectors had a recall of 0.69.
+            chosen = {"efSearch": max(HNSW_SEARCH, 2 * k, self._index.ntotal // 2500)}
             if self.deleted:  # both selectors must outlive the search
                 gone = self._selector(self.deleted)
                 chosen["sel"] = faiss.IDSelectorNot(gone)
