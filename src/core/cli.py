@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from src.core.config import CommandSettings, choices_of, load_yaml, validate
 from src.core.errors import UserError
 from src.core.registry import did_you_mean
+from src.core.tuning import tune_process
 
 C = TypeVar("C", bound=CommandSettings)
 
@@ -176,10 +177,7 @@ def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None
 
 def run(command: Callable[[], Any]) -> None:
     """Run a command's body: UserErrors become one message and an exit code, Ctrl-C is 130."""
-    # libgomp's threads spin for long before they sleep, which starves the data workers and video
-    # threads of the same cores; short spins cost nothing on a quiet machine (docs/benchmarks.md).
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    tune_process()
     # Of torchrun's processes the first alone talks; errors come from all.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout, force=True)
