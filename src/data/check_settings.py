@@ -1,5 +1,9 @@
-"""Options of ``python -m src.data.check`` for labels and depths, and of which kind a YAML is
-(light: nothing heavy is imported here)."""
+"""Options of ``python -m src.data.check`` for masks, labels and depths, and of which kind a YAML is
+(light: nothing heavy is imported here).
+
+CheckData is the last base of each: of several bases pydantic takes the last one's configuration,
+and its own lets a YAML's TRAIN mapping hold flags of the training command.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import ConfigDict
-
 from src.core.config import CommandSettings, Settings, option
 from src.data.depth_settings import DepthDataset, DepthFolders
 from src.data.label_settings import LabelDataset
-from src.data.mask_settings import CheckMasks, FolderOptions, MaskDataset
+from src.data.mask_settings import FolderOptions, MaskDataset
 from src.data.settings import BoxDataset, CheckData
-
-# As CheckData's own: a YAML's TRAIN mapping holds flags of the training command. Of several bases
-# pydantic takes the last one's, so it has to be said again.
-_WITH_TRAIN = ConfigDict(extra="ignore")
 
 
 class LabelFolders(CommandSettings):
@@ -31,16 +29,15 @@ class LabelFolders(CommandSettings):
     )
 
 
-class CheckSegmentation(CheckMasks):
+class CheckSegmentation(FolderOptions, CheckData):
     """Read a whole segmentation data set and report all its faults and the pixels of classes."""
 
-    model_config = _WITH_TRAIN
+    dataset_class: ClassVar[type[Settings] | None] = MaskDataset
 
 
-class CheckLabels(CheckData, LabelFolders):
+class CheckLabels(LabelFolders, CheckData):
     """Read a whole classification data set and report all its faults and the images of classes."""
 
-    model_config = _WITH_TRAIN
     dataset_class: ClassVar[type[Settings] | None] = LabelDataset
 
     config: Path | None = option(  # type: ignore[assignment]
@@ -48,10 +45,9 @@ class CheckLabels(CheckData, LabelFolders):
     )
 
 
-class CheckDepths(CheckData, DepthFolders):
+class CheckDepths(DepthFolders, CheckData):
     """Read a whole data set of depths and report all its faults and the metres in it."""
 
-    model_config = _WITH_TRAIN
     dataset_class: ClassVar[type[Settings] | None] = DepthDataset
 
 

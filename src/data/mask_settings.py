@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from src.core.config import CommandSettings, Settings, option
-from src.data.settings import CheckData, PairDataset
+from src.core.config import CommandSettings, option
+from src.data.settings import PairDataset
 
 Colour = tuple[int, int, int]
 MOST_CLASSES = 255  # indices are bytes, and 255 is kept for pixels without a class
@@ -101,9 +101,3 @@ class FolderOptions(CommandSettings):
         if split == "train":
             return self.train_images, self.train_masks
         return self.valid_images, self.valid_masks
-
-
-class CheckMasks(CheckData, FolderOptions):
-    """Read a whole segmentation data set and report all its faults and the pixels of classes."""
-
-    dataset_class: ClassVar[type[Settings] | None] = MaskDataset

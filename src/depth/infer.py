@@ -39,7 +39,7 @@ def load(
     from src.depth.evaluation import depth_map
     from src.depth.restore import restore_depther, span_of
     from src.depth.results import DepthReport
-    from src.predict.predictor import Predictor
+    from src.predict.restore import predictor_of
 
     trained = restore_depther(options.model, options.model_name, options.head, options.imgsz)
     near, far = options.near, options.far
@@ -49,13 +49,10 @@ def load(
     if near is not None and far is not None and near >= far:
         raise UserError(f"--near {near:g} must be less than --far {far:g}")
     model: Any = FlipAveraged(trained.model) if options.flip else trained.model
-    predictor: Predictor[Tensor] = Predictor(
-        model,
-        trained.image_size,
-        trained.resize,
-        device=options.device,
-        precision=options.precision,
-        batch=options.batch,
+    predictor: Predictor[Tensor] = predictor_of(
+        trained,
+        options,
+        model=model,
         on_device=depth_map,
         postprocess=lambda depth, _: depth,
     )

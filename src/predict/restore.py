@@ -74,18 +74,19 @@ def model_arguments(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predictor[Any]:
-    """A predictor of a trained model as the options of inference say; how: what else it takes."""
+    """A predictor of a trained model as the options of inference say; how: what else it takes, or
+    what it is to take instead (model, resize, batch)."""
     from src.predict.predictor import Predictor
 
-    return Predictor(
-        trained.model,
-        trained.image_size,
-        trained.resize,
-        device=options.device,
-        precision=options.precision,
-        batch=options.batch,
-        **how,
-    )
+    given = {
+        "model": trained.model,
+        "image_size": trained.image_size,
+        "resize": trained.resize,
+        "device": options.device,
+        "precision": options.precision,
+        "batch": options.batch,
+    }
+    return Predictor(**{**given, **how})
 
 
 @contextmanager

@@ -71,11 +71,6 @@ def evaluate(
     return metric.compute(), kept
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """``wanted`` indices, evenly spread over ``count``."""
-    return np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist()
-
-
 def draw_maps(
     maps: Maps,
     records: Sequence[MaskRecord],

@@ -34,7 +34,7 @@ def load_predictor(
 ) -> tuple[Predictor[Tensor], SegmentationReport]:
     """The predictor of ``--model`` (class maps uint8 [H, W] in original pixels) and the report
     that writes to ``folder``; UserError for what does not fit."""
-    from src.predict.predictor import Predictor
+    from src.predict.restore import predictor_of
     from src.segmentation.evaluation import class_map
     from src.segmentation.inference import Averaged
     from src.segmentation.restore import restore_segmenter
@@ -47,13 +47,12 @@ def load_predictor(
         model = Averaged(
             model, window, options.overlap, options.flip, options.scales, options.batch
         )
-    predictor: Predictor[Tensor] = Predictor(
-        model,
-        trained.image_size,
-        None if options.slide else trained.resize,
-        device=options.device,
-        precision=options.precision,
-        batch=1 if options.slide else options.batch,
+    windows: dict[str, Any] = {"resize": None, "batch": 1} if options.slide else {}
+    predictor: Predictor[Tensor] = predictor_of(
+        trained,
+        options,
+        model=model,
+        **windows,
         on_device=class_map,
         postprocess=lambda result, geometry: result,
     )

@@ -101,7 +101,8 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """Scores, and a picture of some masks."""
-        from src.segmentation.evaluation import draw_maps, evaluate, spread
+        from src.segmentation.evaluation import draw_maps, evaluate
+        from src.visualise.samples import spread
 
         names, records = self.class_names(), self.records["valid"]
         keep = set(spread(len(records), self.options.pictures))

@@ -26,17 +26,12 @@ from src.visualise.draw import (
     draw_detections,
     draw_ranking,
 )
+from src.visualise.samples import spread
 
 R = TypeVar("R")
 
 SIDE = 400  # pixels of the longer side of a cell
 _LABELLED_SIDE = 240  # of one that shows nothing but a word
-
-
-def spread_over(records: Sequence[R], count: int) -> list[R]:
-    """``count`` of the records, evenly spread."""
-    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-    return [records[index] for index in chosen.tolist()]
 
 
 def sheet(
@@ -45,9 +40,9 @@ def sheet(
     """``draw`` of ``count`` records spread over the split as one picture (uint8 [H, W, 3]); those
     that cannot be read are passed over (they are in the report); None when nothing is left."""
     tiles = []
-    for record in spread_over(records, count):
+    for index in spread(len(records), count):
         try:
-            tiles.append(draw(record))
+            tiles.append(draw(records[index]))
         except UserError:
             continue
     return contact_sheet(tiles, columns or max(1, round(len(tiles) ** 0.5))) if tiles else None

@@ -24,6 +24,7 @@ from src.visualise.draw import contact_sheet
 from src.visualise.overlay import upsample
 from src.visualise.patches import patch_predictor
 from src.visualise.runs import Render, is_video, render_images, render_source
+from src.visualise.samples import spread
 from src.visualise.settings import PcaOptions
 
 log = logging.getLogger(__name__)
@@ -138,17 +139,12 @@ def fit_projection(maps: Sequence[Tensor], foreground: str = "off") -> PatchProj
     return PatchProjection(mean, axes, low, torch.maximum(high, low + 1e-6), side)
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """``wanted`` indices (or all) spread evenly over ``count``."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, wanted))})
-
-
 def fit_on_images(
     predictor: Predictor[Tensor], paths: Sequence[Path], options: PcaOptions
 ) -> PatchProjection:
     """The shared projection of images, of ``--fit-on`` of them spread over the list."""
     maps: list[Tensor] = []
-    for index in _spread(len(paths), options.fit_on):
+    for index in spread(len(paths), options.fit_on):
         try:
             image = read_image(paths[index])
         except UserError:
@@ -165,7 +161,7 @@ def fit_on_video(predictor: Predictor[Tensor], options: PcaOptions) -> PatchProj
     total = min(n for n in (reader.frames, options.max_frames, 100_000) if n is not None)
     if reader.live or reader.frames is None:
         total = min(total, options.fit_on)
-    chosen = set(_spread(total, options.fit_on))
+    chosen = set(spread(total, options.fit_on))
     images = [f.image for f in islice(reader, total) if f.number in chosen]
     return fit_projection(predictor.predict(images), options.foreground)
 

@@ -18,6 +18,11 @@ log = logging.getLogger(__name__)
 MOST = 16
 
 
+def spread(count: int, wanted: int) -> list[int]:
+    """``wanted`` indices (or all), evenly spread over ``count``."""
+    return np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist()
+
+
 def save_samples(
     loader: Any, draw: Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray], path: Path
 ) -> None:

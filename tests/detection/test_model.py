@@ -158,7 +158,7 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     ]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     for head in ("ssd", "retinanet", "fcos"):
-        found = torch.load(tmp_path / f"{head}.pt")
+        found = torch.load(tmp_path / f"{head}.pt", weights_only=True)
         torch.testing.assert_close(found, gradients(head, [0, 1]), atol=1e-5, rtol=1e-3)
 
 
