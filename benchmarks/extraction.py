@@ -19,7 +19,7 @@ import torch
 
 from src.core.cli import parse, run
 from src.core.config import option
-from src.data.images import list_images
+from src.data.common.images import list_images
 from src.features.extract import compute
 from src.features.model import FeatureModel, build_feature_model
 from src.features.reading import ImageBatch, Reader, default_workers

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from src.data.loaders import Batch
+    from src.data.common.loaders import Batch
     from src.predict.predictor import Predictor
 
 log = logging.getLogger("benchmarks.gpu")
@@ -111,7 +111,7 @@ def measure(options: GpuOptions) -> int:
 
 def draw_video(path: Path, size: Size, frames: int) -> None:
     """A drawn H.264 video of this size."""
-    from src.data.synthetic import draw_frames
+    from src.data.drawn.boxes import draw_frames
     from src.predict.video import VideoWriter
 
     writer = VideoWriter(path, size, Fraction(25))
@@ -206,8 +206,8 @@ def drawn_batch(count: int, size: Size) -> Batch:
     import torch
 
     from src.core.structures import Geometry
-    from src.data.loaders import Batch
-    from src.data.synthetic import draw_scene
+    from src.data.common.loaders import Batch
+    from src.data.drawn.boxes import draw_scene
 
     scenes = [draw_scene(size, np.random.default_rng(i)) for i in range(count)]
     return Batch(

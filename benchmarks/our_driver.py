@@ -58,7 +58,7 @@ class Watch:
 def train(result: Path, limit: int, flags: list[str]) -> None:
     """Train; the figures of each epoch go to ``result``."""
     from src.core.cli import parse
-    from src.data import loaders
+    from src.data.common import loaders
     from src.detection import evaluation, model
     from src.detection import train as command
     from src.detection.settings import TrainDetection

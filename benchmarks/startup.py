@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(options: StartupOptions) -> None:
     """Time both, and say so."""
-    from src.data.synthetic import draw_dataset
+    from src.data.drawn.boxes import draw_dataset
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the child is ended too
     helps = [seconds_of_help() for _ in range(options.runs)]

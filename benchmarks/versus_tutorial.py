@@ -113,8 +113,8 @@ class Bench:
 
     def _records(self, split: Literal["train", "valid"]) -> list[Any]:
         from src.core.config import load_yaml, validate
-        from src.data.records import read_split
-        from src.data.settings import BoxDataset
+        from src.data.boxes.reader import read_split
+        from src.data.boxes.settings import BoxDataset
 
         content = load_yaml(self.options.config)
         content.pop("TRAIN", None)
@@ -290,7 +290,7 @@ def make_video(records: Sequence[Any], path: Path, frames: int, still: int = 15)
     import cv2
 
     from src.core.structures import Size
-    from src.data.images import read_image
+    from src.data.common.images import read_image
     from src.predict.video import VideoWriter
 
     height, width = read_image(records[0].image).shape[:2]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
-from src.core.config import CommandSettings
+from .core.config import CommandSettings
 
 C = TypeVar("C", bound=CommandSettings)
 Options = dict[str, Any]
@@ -35,7 +35,7 @@ class Part:
 def parse_probe(settings: type[C], flags: list[str], prog: str) -> C:
     """The options of a probe: whatever the TRAIN of a data set's YAML says, the backbone stays
     frozen."""
-    from src.core.cli import parse
+    from .core.cli import parse
 
     return parse(settings, flags, prog).model_copy(update={"fine_tune": False})
 
@@ -68,7 +68,7 @@ def probe(
 
 def commonest_class(options: Any) -> Figures:
     """Top-1 of always answering the commonest class of the validation images."""
-    from src.data.folders import read_labels
+    from .data.labels.reader import read_labels
 
     flags = {"train": options.train_dir, "valid": options.valid_dir}
     data = read_labels(options.dataset, options.data_root, flags=flags)
@@ -80,7 +80,7 @@ def commonest_class(options: Any) -> Figures:
 
 def commonest_pixels(options: Any) -> Figures:
     """mIoU of giving every validation pixel the commonest class."""
-    from src.data.masks import MaskReader, count_pixels, read_mask_split, split_folders
+    from .data.masks.reader import MaskReader, count_pixels, read_mask_split, split_folders
 
     folders = split_folders(
         options.dataset, "valid", options.data_root, *options.folders_of("valid")
@@ -93,14 +93,14 @@ def commonest_pixels(options: Any) -> Figures:
 
 def read_retrieval(flags: list[str]) -> Callable[[], Figures]:
     """recall@k and mAP by the class token's cosine."""
-    from src.core.cli import parse
-    from src.retrieval.settings import EvaluateOptions
+    from .core.cli import parse
+    from .retrieval.settings import EvaluateOptions
 
     options = parse(EvaluateOptions, flags, "python -m src.retrieval evaluate")
 
     def run() -> Figures:
-        from src.core.paths import output_folder
-        from src.retrieval.evaluate import run_evaluate
+        from .core.paths import output_folder
+        from .retrieval.evaluate import run_evaluate
 
         run_evaluate(options)
         scores = json.loads((output_folder(options.out_dir) / "scores.json").read_text())

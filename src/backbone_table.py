@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from src.backbone_parts import PARTS, Options, Part
-from src.backbones.published import SOURCES, TITLES, Figure, published
-from src.core.files import write_json, write_text
+from .backbone_parts import PARTS, Options, Part
+from .backbones.published import SOURCES, TITLES, Figure, published
+from .core.files import write_json, write_text
 
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from src.core.config import CommandSettings, option
-from src.core.structures import Size
+from .core.config import CommandSettings, option
+from .core.structures import Size
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +32,15 @@ class DemoOptions(CommandSettings):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from .core import cli
 
     cli.run(lambda: demo(cli.parse(DemoOptions, argv, "python bootstrap.py demo")))
 
 
 def demo(options: DemoOptions) -> int:
     """Run all of it; exit code 1 when the detector has not learned."""
-    from src.core.paths import output_folder
-    from src.evaluate import EvaluateOptions, evaluate
+    from .core.paths import output_folder
+    from .evaluate import EvaluateOptions, evaluate
 
     started = time.monotonic()
     root = output_folder(options.out_dir).resolve()
@@ -72,8 +72,8 @@ def demo(options: DemoOptions) -> int:
 
 def draw_data() -> Path:
     """The drawn data set where demo.yaml expects it (drawn once) and a video beside it."""
-    from src.core.config import load_yaml
-    from src.data.synthetic import draw_dataset
+    from .core.config import load_yaml
+    from .data.drawn.boxes import draw_dataset
 
     folder = Path(load_yaml(CONFIG)["DATA_ROOT"])
     draw_dataset(folder)
@@ -82,9 +82,9 @@ def draw_data() -> Path:
 
 def train_demo(options: DemoOptions, root: Path) -> None:
     """train_detection.py on the drawn data, with the recipe of demo.yaml."""
-    from src.core.cli import parse
-    from src.detection.settings import TrainDetection
-    from src.detection.train import train
+    from .core.cli import parse
+    from .detection.settings import TrainDetection
+    from .detection.train import train
 
     flags = ["--config", CONFIG, "--epochs", options.epochs, "--workers", options.workers]
     flags += ["--out-dir", root / "train", "--overwrite", "--save-samples"]
@@ -93,10 +93,10 @@ def train_demo(options: DemoOptions, root: Path) -> None:
 
 def annotate(model: Path, data: Path, root: Path) -> None:
     """infer_det_image.py on the validation pictures, infer_det_video.py on a drawn video."""
-    from src.data.synthetic import draw_frames
-    from src.detection.infer import infer_images, infer_video
-    from src.detection.settings import InferDetectionImage, InferDetectionVideo
-    from src.predict.video import VideoWriter
+    from .data.drawn.boxes import draw_frames
+    from .detection.infer import infer_images, infer_video
+    from .detection.settings import InferDetectionImage, InferDetectionVideo
+    from .predict.video import VideoWriter
 
     video = data / "video.mp4"
     if not video.exists():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from src.core.config import CommandSettings, Settings, Sides, load_yaml, option, validate
+from .core.config import CommandSettings, Settings, Sides, load_yaml, option, validate
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +34,16 @@ class EvaluateOptions(CommandSettings):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from .core import cli
 
     cli.run(lambda: evaluate(cli.parse(EvaluateOptions, argv, "python -m src.evaluate")) and None)
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Evaluate by the checkpoint's task; returns what results.json holds."""
-    from src.core.paths import output_folder
-    from src.core.registry import Registry
-    from src.engine.checkpoint import load_checkpoint
+    from .core.paths import output_folder
+    from .core.registry import Registry
+    from .engine.checkpoint import load_checkpoint
 
     evaluators = Registry(
         "task of a checkpoint",
@@ -63,17 +63,17 @@ def evaluate_detection(options: EvaluateOptions, out_dir: Path) -> dict[str, Any
     import numpy as np
     import torch
 
-    from src.core.files import require_writable, write_json
-    from src.data.doctor import quick_check
-    from src.data.loaders import valid_loader
-    from src.data.records import read_split
-    from src.data.settings import BoxDataset
-    from src.data.transforms import box_transform
-    from src.detection.evaluation import evaluate as score
-    from src.detection.restore import restore_detector
-    from src.detection.settings import DetectionOutput
-    from src.engine.distributed import choose_device
-    from src.visualise.plots import plot_confusion, plot_pr_curves
+    from .core.files import require_writable, write_json
+    from .data.boxes.doctor import quick_check
+    from .data.boxes.reader import read_split
+    from .data.boxes.settings import BoxDataset
+    from .data.boxes.transforms import box_transform
+    from .data.common.loaders import valid_loader
+    from .detection.evaluation import evaluate as score
+    from .detection.restore import restore_detector
+    from .detection.settings import DetectionOutput
+    from .engine.distributed import choose_device
+    from .visualise.plots import plot_confusion, plot_pr_curves
 
     require_writable(out_dir)
     dataset = read_dataset(BoxDataset, options.config)
@@ -104,17 +104,17 @@ def evaluate_segmentation(options: EvaluateOptions, out_dir: Path) -> dict[str, 
     """mIoU, pixel accuracy, boundary F, the figures of each class and a confusion matrix."""
     import torch
 
-    from src.core.files import require_writable, write_json
-    from src.data.doctor import settle
-    from src.data.loaders import valid_loader
-    from src.data.mask_settings import MaskDataset
-    from src.data.mask_transforms import MaskTransform
-    from src.data.masks import MaskReader, check_masks, read_mask_split, split_folders
-    from src.engine.distributed import choose_device
-    from src.predict.settings import IdentityOptions
-    from src.segmentation.evaluation import evaluate as score
-    from src.segmentation.restore import restore_segmenter
-    from src.visualise.plots import plot_confusion
+    from .core.files import require_writable, write_json
+    from .data.common.faults import settle
+    from .data.common.loaders import valid_loader
+    from .data.masks.reader import MaskReader, check_masks, read_mask_split, split_folders
+    from .data.masks.settings import MaskDataset
+    from .data.masks.transforms import MaskTransform
+    from .engine.distributed import choose_device
+    from .predict.settings import IdentityOptions
+    from .segmentation.evaluation import evaluate as score
+    from .segmentation.restore import restore_segmenter
+    from .visualise.plots import plot_confusion
 
     require_writable(out_dir)
     dataset = read_dataset(MaskDataset, options.config)
@@ -144,16 +144,16 @@ def evaluate_classification(options: EvaluateOptions, out_dir: Path) -> dict[str
     """Top-1, top-5 (multi-label: mAP), the figures of each class, confusion and calibration."""
     import torch
 
-    from src.classification.evaluation import draw_scores
-    from src.classification.evaluation import evaluate as score
-    from src.classification.restore import restore_classifier
-    from src.core.files import require_writable, write_json
-    from src.data.doctor import settle
-    from src.data.folders import check_labels, read_labels
-    from src.data.label_settings import LabelDataset
-    from src.data.label_transforms import LabelTransform
-    from src.data.loaders import valid_loader
-    from src.engine.distributed import choose_device
+    from .classification.evaluation import draw_scores
+    from .classification.evaluation import evaluate as score
+    from .classification.restore import restore_classifier
+    from .core.files import require_writable, write_json
+    from .data.common.faults import settle
+    from .data.common.loaders import valid_loader
+    from .data.labels.reader import check_labels, read_labels
+    from .data.labels.settings import LabelDataset
+    from .data.labels.transforms import LabelTransform
+    from .engine.distributed import choose_device
 
     require_writable(out_dir)
     trained = restore_classifier(options.model, imgsz=options.imgsz)
@@ -183,17 +183,17 @@ def evaluate_depth(options: EvaluateOptions, out_dir: Path) -> dict[str, Any]:
     """RMSE, AbsRel, log10, SILog and delta1-3, plain and averaged with the mirrored image."""
     import torch
 
-    from src.core.files import require_writable, write_json
-    from src.data.depth_settings import DepthDataset
-    from src.data.depth_transforms import DepthTransform
-    from src.data.depths import check_depths, read_depth_split
-    from src.data.doctor import settle
-    from src.data.loaders import valid_loader
-    from src.depth.depther import FlipAveraged
-    from src.depth.evaluation import draw_maps
-    from src.depth.evaluation import evaluate as score
-    from src.depth.restore import restore_depther
-    from src.engine.distributed import choose_device
+    from .core.files import require_writable, write_json
+    from .data.common.faults import settle
+    from .data.common.loaders import valid_loader
+    from .data.depths.reader import check_depths, read_depth_split
+    from .data.depths.settings import DepthDataset
+    from .data.depths.transforms import DepthTransform
+    from .depth.depther import FlipAveraged
+    from .depth.evaluation import draw_maps
+    from .depth.evaluation import evaluate as score
+    from .depth.restore import restore_depther
+    from .engine.distributed import choose_device
 
     require_writable(out_dir)
     dataset = read_dataset(DepthDataset, options.config)

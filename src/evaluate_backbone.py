@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from src.backbone_parts import PARTS, Options
-from src.core.config import CommandSettings, Settings, option
-from src.core.errors import UserError
+from .backbone_parts import PARTS, Options
+from .core.config import CommandSettings, Settings, option
+from .core.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class EvaluateBackbone(CommandSettings):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from .core import cli
 
     prog = "python -m src.evaluate_backbone"
     cli.run(lambda: evaluate_backbones(cli.parse(EvaluateBackbone, argv, prog)))
@@ -102,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def evaluate_backbones(options: EvaluateBackbone) -> int:
     """Run all parts on all backbones; results are written after each part. The exit code: 1 when
     a part could not be run (the rest goes on)."""
-    from src.backbone_table import markdown, write_results
-    from src.backbones.catalog import CATALOG
-    from src.core.files import require_writable
-    from src.core.paths import output_folder
+    from .backbone_table import markdown, write_results
+    from .backbones.catalog import CATALOG
+    from .core.files import require_writable
+    from .core.paths import output_folder
 
     rows = options.rows()
     for row in rows.values():

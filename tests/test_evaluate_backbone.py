@@ -16,9 +16,9 @@ from src.backbones.published import PUBLISHED, SOURCES, published
 from src.core import cli
 from src.core.errors import UserError
 from src.core.structures import Size
-from src.data.images import write_image
-from src.data.masks import write_mask
-from src.data.synthetic_depth import draw_depth_dataset
+from src.data.common.images import write_image
+from src.data.drawn.depths import draw_depth_dataset
+from src.data.masks.reader import write_mask
 from src.evaluate_backbone import EvaluateBackbone, evaluate_backbones, part_flags
 from src.segmentation.settings import TrainSegmentation
 from tests.conftest import PROJECT

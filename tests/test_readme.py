@@ -12,7 +12,8 @@ import pytest
 
 from src.classification.settings import InferClassifier, TrainClassifier
 from src.core import cli
-from src.data.settings import CheckData, FetchVoc
+from src.data.check_settings import CheckData
+from src.data.command_settings import FetchVoc
 from src.detection.settings import (
     DetectionModelSummary,
     InferDetectionImage,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.backbones.catalog import BackboneSpec
-from src.core.structures import FeatureShape
+from ..core.structures import FeatureShape
+from .catalog import BackboneSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

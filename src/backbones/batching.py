@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.backbones.base import Backbone
-from src.core.errors import UserError
+from ..core.errors import UserError
+from .base import Backbone
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

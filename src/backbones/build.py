@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.backbones.base import Backbone
-from src.backbones.catalog import CATALOG
-from src.backbones.hub import HubSource, load_hub_model
+from .base import Backbone
+from .catalog import CATALOG
+from .hub import HubSource, load_hub_model
 
 
 def build_backbone(

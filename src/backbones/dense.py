@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.backbones.batching import FeatureMaps
-from src.core.structures import FeatureShape
+from ..core.structures import FeatureShape
+from .batching import FeatureMaps
 
 
 def upsample(x: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.backbones.dense import BatchNorm2d
-from src.core.structures import FeatureShape
+from ..core.structures import FeatureShape
+from .dense import BatchNorm2d
 
 LEVELS = 4
 

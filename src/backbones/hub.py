@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from src.backbones.catalog import BackboneSpec
-from src.backbones.weights import HOW_TO_GET, find_weights, read_weights
-from src.core.errors import UserError
-from src.core.paths import hub_repository
+from ..core.errors import UserError
+from ..core.paths import hub_repository
+from .catalog import BackboneSpec
+from .weights import HOW_TO_GET, find_weights, read_weights
 
 log = logging.getLogger(__name__)
 

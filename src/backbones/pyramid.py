@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.core.structures import FeatureShape
+from ..core.structures import FeatureShape
 
 
 class LayerNorm2d(nn.LayerNorm):

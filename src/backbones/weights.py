@@ -11,10 +11,10 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor
 
-from src.backbones.catalog import CATALOG, BackboneSpec
-from src.core.errors import UserError
-from src.core.paths import weights_folder
-from src.core.registry import did_you_mean
+from ..core.errors import UserError
+from ..core.paths import weights_folder
+from ..core.registry import did_you_mean
+from .catalog import CATALOG, BackboneSpec
 
 HOW_TO_GET = (
     "Meta sends DINOv3 weights after the form at https://ai.meta.com/resources/"

@@ -7,16 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from src.backbones.base import Backbone
-from src.backbones.batching import (
-    FeatureModel,
-    ImageFeatures,
-    Inputs,
-    are_features,
-    equal_rows,
-)
-from src.classification.heads.base import ClassificationHead
-from src.classification.losses import LabelLoss
+from ..backbones.base import Backbone
+from ..backbones.batching import FeatureModel, ImageFeatures, Inputs, are_features, equal_rows
+from .heads.base import ClassificationHead
+from .losses import LabelLoss
 
 
 class Classifier(FeatureModel):

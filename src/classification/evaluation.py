@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.classification.classifier import Classifier
-from src.classification.losses import stack_targets
-from src.engine.distributed import gather_objects, is_main
-from src.engine.progress import Progress
-from src.metrics.classification import ClassificationMetric, ClassificationScores
-from src.visualise.plots import plot_confusion, plot_reliability
+from ..engine.distributed import gather_objects, is_main
+from ..engine.progress import Progress
+from ..metrics.classification import ClassificationMetric, ClassificationScores
+from ..visualise.plots import plot_confusion, plot_reliability
+from .classifier import Classifier
+from .losses import stack_targets
 
 
 def evaluate(

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.backbones.batching import are_features
-from src.classification.classifier import Classifier
-from src.classification.heads.base import FittedHead
-from src.classification.heads.knn import KnnHead
-from src.classification.losses import stack_targets
-from src.core.config import to_yaml
-from src.core.files import write_text
-from src.engine.checkpoint import save_checkpoint
-from src.engine.distributed import choose_device
-from src.engine.history import History
-from src.engine.job import Job
-from src.engine.progress import Progress
-from src.engine.run_folder import BEST, CONFIG, claim_run_folder
+from ..backbones.batching import are_features
+from ..core.config import to_yaml
+from ..core.files import write_text
+from ..engine.checkpoint import save_checkpoint
+from ..engine.distributed import choose_device
+from ..engine.history import History
+from ..engine.job import Job
+from ..engine.progress import Progress
+from ..engine.run_folder import BEST, CONFIG, claim_run_folder
+from .classifier import Classifier
+from .heads.base import FittedHead
+from .heads.knn import KnnHead
+from .losses import stack_targets
 
 log = logging.getLogger(__name__)
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from src.classification.settings import InferClassifier
+from .settings import InferClassifier
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from src.predict.predictor import Predictor
+    from ..predict.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: infer(cli.parse(InferClassifier, argv, "infer_classifier.py")))
 
 
 def load_predictor(options: InferClassifier) -> tuple[Predictor[Tensor], list[str]]:
     """The predictor of ``--model`` (probabilities [C] of each image) and its class names."""
-    from src.classification.restore import restore_classifier
-    from src.predict.restore import predictor_of
+    from ..predict.restore import predictor_of
+    from .restore import restore_classifier
 
     trained = restore_classifier(options.model, options, options.imgsz)
     probabilities = trained.model.criterion.probabilities
@@ -38,9 +38,9 @@ def load_predictor(options: InferClassifier) -> tuple[Predictor[Tensor], list[st
 
 def infer(options: InferClassifier) -> int:
     """Pictures with their classes, classes.json and classes.csv; the exit code."""
-    from src.classification.results import ClassificationReport
-    from src.core.paths import output_folder
-    from src.predict.images import report_images
+    from ..core.paths import output_folder
+    from ..predict.images import report_images
+    from .results import ClassificationReport
 
     predictor, names = load_predictor(options)
     report = ClassificationReport(names, options.top)

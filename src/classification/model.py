@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from src.classification.classifier import Classifier
+    from .classifier import Classifier
 
 
 def build_classifier(
@@ -28,10 +28,10 @@ def build_classifier(
     labels in the loss; backbone: what ``build_backbone`` takes (weights, hub, repo_dir,
     fine_tune). UserError for an unknown backbone or head, or weights that do not fit.
     """
-    from src.backbones.build import build_backbone
-    from src.classification.classifier import Classifier
-    from src.classification.heads.registry import HEAD_BUILDERS
-    from src.classification.losses import LabelLoss
+    from ..backbones.build import build_backbone
+    from .classifier import Classifier
+    from .heads.registry import HEAD_BUILDERS
+    from .losses import LabelLoss
 
     build = HEAD_BUILDERS[head]
     built = build_backbone(model_name, **backbone)
@@ -43,8 +43,8 @@ def build_classifier(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the torchinfo summary of a classifier."""
-    from src.classification.settings import ClassificationModelSummary
-    from src.engine.summary import run_summary
+    from ..engine.summary import run_summary
+    from .settings import ClassificationModelSummary
 
     run_summary(
         ClassificationModelSummary, "python -m src.classification.model", build_classifier, argv

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.classification.heads.knn import KnnHead
-from src.classification.model import build_classifier
-from src.predict.restore import Trained, model_arguments, restore
+from ..predict.restore import Trained, model_arguments, restore
+from .heads.knn import KnnHead
+from .model import build_classifier
 
 if TYPE_CHECKING:
-    from src.classification.classifier import Classifier
-    from src.predict.settings import KnownOptions
+    from ..predict.settings import KnownOptions
+    from .classifier import Classifier
 
 
 def restore_classifier(

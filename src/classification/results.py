@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from src.core.files import atomic_path, write_json
-from src.visualise.draw import draw_ranking
+from ..core.files import atomic_path, write_json
+from ..visualise.draw import draw_ranking
 
 CSV_COLUMNS = ("image_id", "file_name", "rank", "class", "name", "probability")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from src.backbones.settings import BackboneOptions, ModelSummary
-from src.core.config import Settings, Sides, option
-from src.core.structures import ResizeMode
-from src.data.label_settings import LabelDataset
-from src.data.settings import DataOptions
-from src.engine.settings import TrainingOptions
-from src.features.settings import CacheOptions
-from src.predict.settings import KnownOptions, PredictOptions
+from ..backbones.settings import BackboneOptions, ModelSummary
+from ..core.config import Settings, Sides, option
+from ..core.structures import ResizeMode
+from ..data.common.settings import DataOptions
+from ..data.labels.settings import LabelDataset
+from ..engine.settings import TrainingOptions
+from ..features.settings import CacheOptions
+from ..predict.settings import KnownOptions, PredictOptions
 
 Head = Literal["linear", "cls+patches", "layers", "attentive", "knn", "logistic"]
 

@@ -8,26 +8,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.classification.settings import TrainClassifier
-from src.engine.task import TrainingTask, Validate
+from ..engine.task import TrainingTask, Validate
+from .settings import TrainClassifier
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from src.classification.classifier import Classifier
-    from src.data.folders import LabelData
-    from src.data.loaders import BatchLoader
-    from src.engine.history import History
-    from src.engine.job import Job
-    from src.metrics.classification import ClassificationScores
+    from ..data.common.loaders import BatchLoader
+    from ..data.labels.reader import LabelData
+    from ..engine.history import History
+    from ..engine.job import Job
+    from ..metrics.classification import ClassificationScores
+    from .classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: train(cli.parse(TrainClassifier, argv, "train_classifier.py")) and None)
 
@@ -60,7 +60,7 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
 
     def build_model(self) -> Classifier:
         """The classifier that the options name, with its loss."""
-        from src.classification.model import build_classifier
+        from .model import build_classifier
 
         return build_classifier(
             **self.options.model_arguments(),
@@ -71,18 +71,18 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
 
     def still(self) -> Any:
         """What an image goes through without augmentation."""
-        from src.core.structures import Size
-        from src.data.label_transforms import LabelTransform
+        from ..core.structures import Size
+        from ..data.labels.transforms import LabelTransform
 
         size, resize = Size(*self.options.imgsz), self.options.resize
         return LabelTransform(size, resize, training=False, classes=self.classes)
 
     def loaders(self, model: Classifier) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation; fitted heads see plain images."""
-        from src.classification.heads.base import FittedHead
-        from src.core.structures import Size
-        from src.data.label_transforms import LabelTransform
-        from src.features.loaders import task_loaders
+        from ..core.structures import Size
+        from ..data.labels.transforms import LabelTransform
+        from ..features.loaders import task_loaders
+        from .heads.base import FittedHead
 
         options = self.options
         plain = isinstance(model.head, FittedHead)
@@ -99,8 +99,8 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
         self, loaders: tuple[BatchLoader, BatchLoader], model: Classifier
     ) -> tuple[Any, Any]:
         """The loaders of the features of their images."""
-        from src.data.label_transforms import label_target
-        from src.features.loaders import cache_loaders
+        from ..data.labels.transforms import label_target
+        from ..features.loaders import cache_loaders
 
         return cache_loaders(
             loaders,
@@ -113,7 +113,7 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
 
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """Scores; the latest are kept for the pictures."""
-        from src.classification.evaluation import evaluate
+        from .evaluation import evaluate
 
         def validate(model: nn.Module) -> dict[str, float]:
             self.scores = evaluate(model, loader, self.data.names, device)
@@ -127,9 +127,9 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
 
     def fit(self, job: Job) -> History:
         """By gradient steps or, k-NN and logistic regression, in one go."""
-        from src.classification.frozen import fit_head
-        from src.classification.heads.base import FittedHead
-        from src.engine.run_folder import BEST
+        from ..engine.run_folder import BEST
+        from .frozen import fit_head
+        from .heads.base import FittedHead
 
         head: Any = job.model.head
         history = fit_head(job) if isinstance(head, FittedHead) else super().fit(job)
@@ -141,8 +141,8 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
     def plot(self, history: History) -> None:
         """loss.png and accuracy.png after every epoch; of the best one its confusion and
         calibration, and a table."""
-        from src.classification.evaluation import draw_scores
-        from src.visualise.plots import plot_columns, plot_losses
+        from ..visualise.plots import plot_columns, plot_losses
+        from .evaluation import draw_scores
 
         plot_losses(history, self.run_dir / "loss.png")
         names = ["top1", "top5", "mAP", "macro_F1"]
@@ -153,8 +153,8 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
 
     def draw_samples(self, loader: BatchLoader, path: Path) -> None:
         """A picture of the first training batch as the model gets it, with the names."""
-        from src.visualise.draw import draw_ranking
-        from src.visualise.samples import save_samples
+        from ..visualise.draw import draw_ranking
+        from ..visualise.samples import save_samples
 
         def draw(image: Any, target: dict[str, Any]) -> Any:
             if "label" in target:
@@ -169,8 +169,8 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
 
 def check_options(options: TrainClassifier) -> None:
     """UserError for options that contradict each other."""
-    from src.core.errors import UserError
-    from src.engine.distributed import world
+    from ..core.errors import UserError
+    from ..engine.distributed import world
 
     if options.cache_features and (options.mixup or options.cutmix):
         raise UserError(
@@ -188,9 +188,9 @@ def check_options(options: TrainClassifier) -> None:
 
 def read_data(options: TrainClassifier) -> LabelData:
     """Both splits, checked."""
-    from src.data.doctor import settle
-    from src.data.folders import check_labels, read_labels
-    from src.engine.summary import say_data
+    from ..data.common.faults import settle
+    from ..data.labels.reader import check_labels, read_labels
+    from ..engine.summary import say_data
 
     flags = {"train": options.train_dir, "valid": options.valid_dir}
     data = read_labels(options.dataset, options.data_root, flags=flags)
@@ -222,8 +222,8 @@ def build_loss(
     options: TrainClassifier, classes: int
 ) -> Callable[[nn.Module, Any], dict[str, torch.Tensor]]:
     """The engine's loss function: images mixed where the options say so."""
-    from src.classification.losses import mix_batch
-    from src.engine.job import model_loss
+    from ..engine.job import model_loss
+    from .losses import mix_batch
 
     def mixed_loss(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
         if len(batch) < 2 or len(set(batch.sizes)) > 1:

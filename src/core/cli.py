@@ -13,10 +13,10 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from src.core.config import CommandSettings, choices_of, load_yaml, validate
-from src.core.errors import UserError
-from src.core.registry import did_you_mean
-from src.core.tuning import tune_process
+from .config import CommandSettings, choices_of, load_yaml, validate
+from .errors import UserError
+from .registry import did_you_mean
+from .tuning import tune_process
 
 C = TypeVar("C", bound=CommandSettings)
 

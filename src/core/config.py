@@ -13,9 +13,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from src.core.errors import UserError
-from src.core.registry import did_you_mean
-from src.core.structures import Size
+from .errors import UserError
+from .registry import did_you_mean
+from .structures import Size
 
 
 class Settings(BaseModel):

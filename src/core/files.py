@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from src.core.errors import UserError
+from .errors import UserError
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
-from src.core.errors import UserError
+from .errors import UserError
 
 T = TypeVar("T")
 

@@ -13,15 +13,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from src.core import cli
-from src.core.config import load_yaml
-from src.data.check_settings import CheckAny, CheckDepths, CheckLabels, CheckSegmentation, kind_of
-from src.data.settings import CheckData
+from ..core import cli
+from ..core.config import load_yaml
+from .check_settings import (
+    CheckAny,
+    CheckData,
+    CheckDepths,
+    CheckLabels,
+    CheckSegmentation,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from src.data.report import FullReport
+    from .common.report import FullReport
 
     Examined = tuple[FullReport[Any], dict[str, Callable[[], np.ndarray | None]]]
 
@@ -52,9 +58,9 @@ def _keys(given: Any, words: Sequence[str]) -> set[str]:
 
 def check(settings: CheckData) -> int:
     """Examine the data set, log the report, write report and pictures; 1 when it has errors."""
-    from src.core.files import require_writable, write_json, write_text
-    from src.core.paths import output_folder
-    from src.data.images import write_image
+    from ..core.files import require_writable, write_json, write_text
+    from ..core.paths import output_folder
+    from .common.images import write_image
 
     folder = require_writable(output_folder(settings.out_dir))
     report, pictures = _EXAMINE[type(settings)](settings)
@@ -73,9 +79,9 @@ def check(settings: CheckData) -> int:
 
 
 def _boxes(settings: CheckData) -> Examined:
-    from src.data.doctor import examine
-    from src.data.records import read_split
-    from src.visualise.data_samples import box_samples
+    from ..visualise.data_samples import box_samples
+    from .boxes.doctor import examine
+    from .boxes.reader import read_split
 
     names = settings.dataset.names
     train = read_split(settings.dataset, "train", settings.data_root)
@@ -89,9 +95,9 @@ def _boxes(settings: CheckData) -> Examined:
 
 
 def _masks(settings: CheckSegmentation) -> Examined:
-    from src.data.mask_doctor import examine_masks
-    from src.data.masks import MaskReader, read_mask_split, split_folders
-    from src.visualise.data_samples import mask_samples
+    from ..visualise.data_samples import mask_samples
+    from .masks.doctor import examine_masks
+    from .masks.reader import MaskReader, read_mask_split, split_folders
 
     reader = MaskReader(settings.dataset)
     found = {}
@@ -107,9 +113,9 @@ def _masks(settings: CheckSegmentation) -> Examined:
 
 
 def _labels(settings: CheckLabels) -> Examined:
-    from src.data.folders import read_labels
-    from src.data.label_doctor import examine_labels
-    from src.visualise.data_samples import label_samples
+    from ..visualise.data_samples import label_samples
+    from .labels.doctor import examine_labels
+    from .labels.reader import read_labels
 
     flags = {"train": settings.train_dir, "valid": settings.valid_dir}
     data = read_labels(settings.dataset, settings.data_root, flags=flags)
@@ -121,9 +127,9 @@ def _labels(settings: CheckLabels) -> Examined:
 
 
 def _depths(settings: CheckDepths) -> Examined:
-    from src.data.depth_doctor import examine_depths
-    from src.data.depths import read_depth_split
-    from src.visualise.data_samples import depth_samples
+    from ..visualise.data_samples import depth_samples
+    from .depths.doctor import examine_depths
+    from .depths.reader import read_depth_split
 
     dataset = settings.dataset
     found = {

@@ -11,11 +11,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from src.core.config import CommandSettings, Settings, option
-from src.data.depth_settings import DepthDataset, DepthFolders
-from src.data.label_settings import LabelDataset
-from src.data.mask_settings import FolderOptions, MaskDataset
-from src.data.settings import BoxDataset, CheckData
+from pydantic import ConfigDict
+
+from ..core.config import CommandSettings, Settings, option
+from .boxes.settings import BoxDataset
+from .depths.settings import DepthDataset, DepthFolders
+from .labels.settings import LabelDataset
+from .masks.settings import FolderOptions, MaskDataset
+
+
+class CheckData(CommandSettings):
+    """Read a whole data set and report all its faults, class counts and box sizes."""
+
+    # A YAML's TRAIN mapping holds flags of the training command.
+    model_config = ConfigDict(extra="ignore")
+    dataset_class: ClassVar[type[Settings] | None] = BoxDataset
+
+    config: Path = option(
+        Path("detection_configs/voc.yaml"), flags=["-c"], help="dataset YAML (detection_configs/)"
+    )
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    out_dir: Path = option(
+        Path("data_check"), help="sub-folder of outputs/ for report and pictures"
+    )
+    samples: int = option(16, ge=0, help="images in each picture of samples")
+    workers: int = option(4, ge=1, help="threads that read images")
 
 
 class LabelFolders(CommandSettings):

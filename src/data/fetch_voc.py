@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from src.core import cli
-from src.core.errors import UserError
-from src.core.files import require_writable, write_text
-from src.data.settings import FetchVoc
+from ..core import cli
+from ..core.errors import UserError
+from ..core.files import require_writable, write_text
+from .command_settings import FetchVoc
 
 log = logging.getLogger(__name__)
 

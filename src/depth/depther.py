@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from src.backbones.base import Backbone
-from src.backbones.batching import FeatureModel, Inputs
-from src.backbones.dense import join_targets, upsample, without_padding
-from src.core.structures import DepthTarget
-from src.depth.heads.base import DepthHead
-from src.depth.losses import DepthLoss
+from ..backbones.base import Backbone
+from ..backbones.batching import FeatureModel, Inputs
+from ..backbones.dense import join_targets, upsample, without_padding
+from ..core.structures import DepthTarget
+from .heads.base import DepthHead
+from .losses import DepthLoss
 
 
 class Depther(FeatureModel):

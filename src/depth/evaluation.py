@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.backbones.dense import upsample
-from src.core.structures import Geometry
-from src.data.depth_settings import DepthDataset
-from src.data.depths import DepthRecord, read_depth
-from src.data.images import read_image, write_image
-from src.data.loaders import Batch
-from src.engine.distributed import gather_objects, is_main
-from src.engine.progress import Progress
-from src.metrics.depth import DepthMetric, DepthScores
-from src.visualise.depth import depth_rows
-from src.visualise.draw import contact_sheet
+from ..backbones.dense import upsample
+from ..core.structures import Geometry
+from ..data.common.images import read_image, write_image
+from ..data.common.loaders import Batch
+from ..data.depths.reader import DepthRecord, read_depth
+from ..data.depths.settings import DepthDataset
+from ..engine.distributed import gather_objects, is_main
+from ..engine.progress import Progress
+from ..metrics.depth import DepthMetric, DepthScores
+from ..visualise.depth import depth_rows
+from ..visualise.draw import contact_sheet
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.depth.settings import InferDepthImage, InferDepthVideo
+from .settings import InferDepthImage, InferDepthVideo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from src.depth.results import DepthReport
-    from src.predict.predictor import Predictor
+    from ..predict.predictor import Predictor
+    from .results import DepthReport
 
 
 def main_image(argv: Sequence[str] | None = None) -> None:
     """The command line of ``infer_depth_image.py``."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: infer_images(cli.parse(InferDepthImage, argv, "infer_depth_image.py")))
 
 
 def main_video(argv: Sequence[str] | None = None) -> None:
     """The command line of ``infer_depth_video.py``."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: infer_video(cli.parse(InferDepthVideo, argv, "infer_depth_video.py")))
 
@@ -34,12 +34,12 @@ def load(
 ) -> tuple[Predictor[Tensor], DepthReport]:
     """The predictor of ``--model`` (float32 [H, W] metres in original pixels) and the report that
     writes to ``folder``. steady: the same colours in all pictures. UserError."""
-    from src.core.errors import UserError
-    from src.depth.depther import FlipAveraged
-    from src.depth.evaluation import depth_map
-    from src.depth.restore import restore_depther, span_of
-    from src.depth.results import DepthReport
-    from src.predict.restore import predictor_of
+    from ..core.errors import UserError
+    from ..predict.restore import predictor_of
+    from .depther import FlipAveraged
+    from .evaluation import depth_map
+    from .restore import restore_depther, span_of
+    from .results import DepthReport
 
     trained = restore_depther(options.model, options.model_name, options.head, options.imgsz)
     near, far = options.near, options.far
@@ -61,8 +61,8 @@ def load(
 
 def infer_images(options: InferDepthImage) -> int:
     """Pictures with their depth in colours, 16-bit PNG files, depths.json; the exit code."""
-    from src.core.paths import output_folder
-    from src.predict.images import report_images
+    from ..core.paths import output_folder
+    from ..predict.images import report_images
 
     folder = output_folder(options.out_dir)
     predictor, report = load(options, folder, steady=False)
@@ -71,8 +71,8 @@ def infer_images(options: InferDepthImage) -> int:
 
 def infer_video(options: InferDepthVideo) -> int:
     """A video beside its depth in colours, and depths.json; the exit code."""
-    from src.core.paths import output_folder
-    from src.predict.video import report_video
+    from ..core.paths import output_folder
+    from ..predict.video import report_video
 
     folder = output_folder(options.out_dir)
     predictor, report = load(options, folder, steady=True)

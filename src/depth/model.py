@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from src.depth.depther import Depther
-    from src.depth.heads.base import Range
-    from src.depth.losses import DepthLoss
+    from .depther import Depther
+    from .heads.base import Range
+    from .losses import DepthLoss
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ def build_depther(
     criterion: the loss (default: SILog); backbone: what ``build_backbone`` takes. UserError for an
     unknown backbone or head, or weights that do not fit.
     """
-    from src.backbones.build import build_backbone
-    from src.depth.depther import Depther
-    from src.depth.heads.base import Range
-    from src.depth.heads.registry import HEAD_BUILDERS
-    from src.depth.losses import DepthLoss
+    from ..backbones.build import build_backbone
+    from .depther import Depther
+    from .heads.base import Range
+    from .heads.registry import HEAD_BUILDERS
+    from .losses import DepthLoss
 
     build = HEAD_BUILDERS[head]
     built = build_backbone(model_name, **backbone)
@@ -46,8 +46,8 @@ def build_depther(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the torchinfo summary of a model of depth."""
-    from src.depth.settings import DepthModelSummary
-    from src.engine.summary import run_summary
+    from ..engine.summary import run_summary
+    from .settings import DepthModelSummary
 
     run_summary(DepthModelSummary, "python -m src.depth.model", build_depther, argv)
 

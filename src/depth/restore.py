@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.depth.heads.base import Range
-from src.depth.model import build_depther
-from src.predict.restore import Trained, model_arguments, restore
-from src.predict.settings import KnownOptions
+from ..predict.restore import Trained, model_arguments, restore
+from ..predict.settings import KnownOptions
+from .heads.base import Range
+from .model import build_depther
 
 if TYPE_CHECKING:
-    from src.depth.depther import Depther
+    from .depther import Depther
 
 
 def restore_depther(

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from src.core.files import write_json
-from src.data.depths import write_depth
-from src.predict.results import beside
-from src.visualise.depth import draw_depth
+from ..core.files import write_json
+from ..data.depths.reader import write_depth
+from ..predict.results import beside
+from ..visualise.depth import draw_depth
 
 
 class DepthReport:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from src.backbones.settings import BackboneOptions
-from src.core.config import CommandSettings, Settings, Sides, option
-from src.core.structures import ResizeMode
-from src.data.depth_settings import DepthDataset, DepthFolders
-from src.engine.settings import TrainingOptions
-from src.features.settings import CacheOptions
-from src.predict.settings import PredictOptions, VideoOptions
+from ..backbones.settings import BackboneOptions
+from ..core.config import CommandSettings, Settings, Sides, option
+from ..core.structures import ResizeMode
+from ..data.depths.settings import DepthDataset, DepthFolders
+from ..engine.settings import TrainingOptions
+from ..features.settings import CacheOptions
+from ..predict.settings import PredictOptions, VideoOptions
 
 Head = Literal["linear", "dpt"]
 
@@ -76,7 +76,7 @@ class DepthModelSummary(DepthModelOptions):
 
     def model_arguments(self) -> dict[str, Any]:
         """What ``build_depther`` takes."""
-        from src.depth.heads.base import Range
+        from .heads.base import Range
 
         return {**super().model_arguments(), "span": Range(bins=self.bins, norm=self.bins_norm)}
 

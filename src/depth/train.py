@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.depth.settings import TrainDepth
-from src.engine.task import TrainingTask, Validate
+from ..engine.task import TrainingTask, Validate
+from .settings import TrainDepth
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from src.data.depths import DepthRecord
-    from src.data.loaders import BatchLoader
-    from src.depth.depther import Depther
-    from src.engine.history import History
+    from ..data.common.loaders import BatchLoader
+    from ..data.depths.reader import DepthRecord
+    from ..engine.history import History
+    from .depther import Depther
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ Records = dict[str, "list[DepthRecord]"]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: train(cli.parse(TrainDepth, argv, "train_depth.py")) and None)
 
@@ -53,9 +53,9 @@ class DepthTask(TrainingTask[TrainDepth]):
 
     def build_model(self) -> Depther:
         """The model that the options name, with its loss."""
-        from src.depth.heads.base import Range
-        from src.depth.losses import DepthLoss
-        from src.depth.model import build_depther
+        from .heads.base import Range
+        from .losses import DepthLoss
+        from .model import build_depther
 
         options, dataset = self.options, self.options.dataset
         return build_depther(
@@ -66,8 +66,8 @@ class DepthTask(TrainingTask[TrainDepth]):
 
     def transform(self, preset: Any, *, training: bool = True) -> Any:
         """What an image and its depths go through."""
-        from src.core.structures import Size
-        from src.data.depth_transforms import DepthTransform
+        from ..core.structures import Size
+        from ..data.depths.transforms import DepthTransform
 
         options = self.options
         fixed = options.dataset, Size(*options.imgsz), options.resize
@@ -75,7 +75,7 @@ class DepthTask(TrainingTask[TrainDepth]):
 
     def loaders(self, model: Depther) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation."""
-        from src.features.loaders import task_loaders
+        from ..features.loaders import task_loaders
 
         moving = self.transform(self.options.preset(self.options.augment))
         return task_loaders(
@@ -84,12 +84,12 @@ class DepthTask(TrainingTask[TrainDepth]):
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Depther) -> tuple[Any, Any]:
         """The loaders of the features of their images."""
-        from src.core.errors import UserError
-        from src.core.structures import Size
-        from src.data.depths import cropped, read_depth
-        from src.features.cache import Entry
-        from src.features.cached import KeptTargets
-        from src.features.loaders import cache_loaders
+        from ..core.errors import UserError
+        from ..core.structures import Size
+        from ..data.depths.reader import cropped, read_depth
+        from ..features.cache import Entry
+        from ..features.cached import KeptTargets
+        from ..features.loaders import cache_loaders
 
         options, data = self.options, self.options.dataset
         if options.flip_average:
@@ -115,8 +115,8 @@ class DepthTask(TrainingTask[TrainDepth]):
 
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """Scores, and a picture of some depths (valid_preds.jpg)."""
-        from src.depth.depther import FlipAveraged
-        from src.depth.evaluation import draw_maps, evaluate
+        from .depther import FlipAveraged
+        from .evaluation import draw_maps, evaluate
 
         options, records = self.options, self.records["valid"]
         step = max(1, len(records) // max(1, options.pictures))
@@ -135,7 +135,7 @@ class DepthTask(TrainingTask[TrainDepth]):
 
     def plot(self, history: History) -> None:
         """loss.png and scores.png after every epoch."""
-        from src.visualise.plots import plot_columns, plot_losses
+        from ..visualise.plots import plot_columns, plot_losses
 
         plot_losses(history, self.run_dir / "loss.png")
         names, unit = ["RMSE", "AbsRel", "delta1", "mean_predictor_RMSE"], "metres, or share"
@@ -143,16 +143,16 @@ class DepthTask(TrainingTask[TrainDepth]):
 
     def draw_samples(self, loader: BatchLoader, path: Path) -> None:
         """A picture of the first training batch as the model gets it, beside its depths."""
-        from src.visualise.depth import draw_depth
-        from src.visualise.samples import save_samples
+        from ..visualise.depth import draw_depth
+        from ..visualise.samples import save_samples
 
         save_samples(loader, lambda image, target: draw_depth(image, target["depth"]), path)
 
 
 def read_data(options: TrainDepth) -> Records:
     """Both splits, paired and checked."""
-    from src.data.depths import check_depths, read_depth_split
-    from src.data.doctor import settle
+    from ..data.common.faults import settle
+    from ..data.depths.reader import check_depths, read_depth_split
 
     train, faults = read_depth_split(
         options.dataset, "train", options.data_root, *options.folders_of("train")

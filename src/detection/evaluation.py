@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from src.core.structures import Detections
-from src.data.loaders import Batch
-from src.data.records import BoxRecord
-from src.engine.distributed import gather_objects, is_main
-from src.engine.progress import Progress
-from src.metrics.boxes import BoxTruth
-from src.metrics.detection import DetectionMetric, DetectionScores
-from src.predict.results import rescale_detections
+from ..core.structures import Detections
+from ..data.boxes.records import BoxRecord
+from ..data.common.loaders import Batch
+from ..engine.distributed import gather_objects, is_main
+from ..engine.progress import Progress
+from ..metrics.boxes import BoxTruth
+from ..metrics.detection import DetectionMetric, DetectionScores
+from ..predict.results import rescale_detections
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

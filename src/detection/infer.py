@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from src.detection.settings import InferDetectionImage, InferDetectionVideo
+from .settings import InferDetectionImage, InferDetectionVideo
 
 if TYPE_CHECKING:
-    from src.core.structures import Detections
-    from src.predict.predictor import Predictor
-    from src.predict.results import DetectionReport
+    from ..core.structures import Detections
+    from ..predict.predictor import Predictor
+    from ..predict.results import DetectionReport
 
 
 def main_image(argv: Sequence[str] | None = None) -> None:
     """The command line of ``infer_det_image.py``."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: infer_images(cli.parse(InferDetectionImage, argv, "infer_det_image.py")))
 
 
 def main_video(argv: Sequence[str] | None = None) -> None:
     """The command line of ``infer_det_video.py``."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: infer_video(cli.parse(InferDetectionVideo, argv, "infer_det_video.py")))
 
@@ -31,10 +31,10 @@ def load_predictor(
     options: InferDetectionImage | InferDetectionVideo,
 ) -> tuple[Predictor[Detections], DetectionReport]:
     """The predictor of ``--model`` and the report; UserError for what does not fit."""
-    from src.detection.restore import restore_detector
-    from src.predict.restore import predictor_of
-    from src.predict.results import DetectionReport
-    from src.visualise.draw import draw_detections
+    from ..predict.restore import predictor_of
+    from ..predict.results import DetectionReport
+    from ..visualise.draw import draw_detections
+    from .restore import restore_detector
 
     trained = restore_detector(options.model, options, options.imgsz)
     report = DetectionReport(draw_detections, trained.names, options.threshold)
@@ -43,8 +43,8 @@ def load_predictor(
 
 def infer_images(options: InferDetectionImage) -> int:
     """Annotated pictures, detections.json and detections.csv; the exit code."""
-    from src.core.paths import output_folder
-    from src.predict.images import report_images
+    from ..core.paths import output_folder
+    from ..predict.images import report_images
 
     predictor, report = load_predictor(options)
     folder = output_folder(options.out_dir)
@@ -53,8 +53,8 @@ def infer_images(options: InferDetectionImage) -> int:
 
 def infer_video(options: InferDetectionVideo) -> int:
     """An annotated video, its detections as JSON and CSV; the exit code."""
-    from src.core.paths import output_folder
-    from src.predict.video import report_video
+    from ..core.paths import output_folder
+    from ..predict.video import report_video
 
     predictor, report = load_predictor(options)
     folder = output_folder(options.out_dir)

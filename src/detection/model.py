@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.core.structures import ResizeMode, Size
+from ..core.structures import ResizeMode, Size
 
 if TYPE_CHECKING:
-    from src.detection.heads.base import Detector, FeatureExtractor
+    from .heads.base import Detector, FeatureExtractor
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def pyramid_channels(model_name: str) -> int:
     """A width that suits the backbone: towers of 128 channels on a pyramid cost three times what
     the smallest ConvNeXt does, of 64 as much as it does."""
-    from src.backbones.catalog import CATALOG
+    from ..backbones.catalog import CATALOG
 
     deepest = CATALOG[model_name].dims[-1]
     return 64 if deepest < 384 else 128 if deepest < 1024 else 256
@@ -50,10 +50,10 @@ def build_detector(
     resize). UserError for an unknown backbone or head, weights that do not fit, or a package
     that is missing.
     """
-    from src.backbones.build import build_backbone
-    from src.detection.heads.base import Parts
-    from src.detection.heads.registry import HEAD_BUILDERS
-    from src.detection.transform import InputTransform
+    from ..backbones.build import build_backbone
+    from .heads.base import Parts
+    from .heads.registry import HEAD_BUILDERS
+    from .transform import InputTransform
 
     build = HEAD_BUILDERS[head]
     backbone = build_backbone(
@@ -114,8 +114,8 @@ def dinov3_detection(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the torchinfo summary of a detector."""
-    from src.detection.settings import DetectionModelSummary
-    from src.engine.summary import run_summary
+    from ..engine.summary import run_summary
+    from .settings import DetectionModelSummary
 
     run_summary(DetectionModelSummary, "python -m src.detection.model", build_detector, argv)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.detection.model import build_detector
-from src.predict.restore import Trained, model_arguments, restore
+from ..predict.restore import Trained, model_arguments, restore
+from .model import build_detector
 
 if TYPE_CHECKING:
-    from src.detection.heads.base import Detector
-    from src.predict.settings import IdentityOptions
+    from ..predict.settings import IdentityOptions
+    from .heads.base import Detector
 
 
 def restore_detector(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from src.backbones.settings import BackboneOptions, ModelSummary
-from src.core.config import Settings, Sides, option
-from src.data.settings import BoxDataset, DataOptions
-from src.engine.settings import TrainingOptions
-from src.features.settings import CacheOptions
-from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
+from ..backbones.settings import BackboneOptions, ModelSummary
+from ..core.config import Settings, Sides, option
+from ..data.boxes.settings import BoxDataset
+from ..data.common.settings import DataOptions
+from ..engine.settings import TrainingOptions
+from ..features.settings import CacheOptions
+from ..predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
 HEADS = ("ssd", "retinanet", "fcos", "deimv2")
 

@@ -6,30 +6,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.core.structures import Size
-from src.detection.settings import TrainDetection
-from src.engine.task import TrainingTask, Validate
+from ..core.structures import Size
+from ..engine.task import TrainingTask, Validate
+from .settings import TrainDetection
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from src.data.loaders import BatchLoader
-    from src.data.records import BoxRecord
-    from src.detection.heads.base import Detector
-    from src.engine.history import History
+    from ..data.boxes.records import BoxRecord
+    from ..data.common.loaders import BatchLoader
+    from ..engine.history import History
+    from .heads.base import Detector
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: train(cli.parse(TrainDetection, argv, "train_detection.py")) and None)
 
 
 def train(options: TrainDetection) -> History:
     """Train as the options say; UserError for anything the user can mend."""
-    from src.detection.model import pyramid_channels
+    from .model import pyramid_channels
 
     # The checkpoint says it, so that it can be built again whatever the default becomes.
     channels = options.pyramid_channels or pyramid_channels(options.model_name)
@@ -48,7 +48,7 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def build_model(self) -> Detector:
         """The detector that the options name."""
-        from src.detection.model import build_detector
+        from .model import build_detector
 
         arguments = self.options.model_arguments()
         return build_detector(
@@ -57,8 +57,8 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def loaders(self, model: Detector) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation."""
-        from src.data.transforms import box_transform
-        from src.features.loaders import task_loaders
+        from ..data.boxes.transforms import box_transform
+        from ..features.loaders import task_loaders
 
         options = self.options
         size, preset = Size(*options.imgsz), options.preset(options.augment)
@@ -71,10 +71,10 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Detector) -> tuple[Any, Any]:
         """The loaders of the features of their images."""
-        from src.data.transforms import box_transform
-        from src.features.cache import Entry
-        from src.features.cached import KeptTargets
-        from src.features.loaders import cache_loaders
+        from ..data.boxes.transforms import box_transform
+        from ..features.cache import Entry
+        from ..features.cached import KeptTargets
+        from ..features.loaders import cache_loaders
 
         options = self.options
         most = max(len(record.boxes) for record in self.records["train"])
@@ -96,7 +96,7 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """COCO's figures on the validation split."""
-        from src.detection.evaluation import evaluate
+        from .evaluation import evaluate
 
         def validate(model: nn.Module) -> dict[str, float]:
             scores = evaluate(model, loader, self.records["valid"], self.class_names(), device)
@@ -106,7 +106,7 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def plot(self, history: History) -> None:
         """train_loss.png and map.png, after every epoch."""
-        from src.visualise.plots import plot_columns, plot_losses
+        from ..visualise.plots import plot_columns, plot_losses
 
         plot_losses(history, self.run_dir / "train_loss.png")
         maps, title = ["mAP", "mAP50", "mAP75"], "Validation (COCO)"
@@ -118,8 +118,8 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def draw_samples(self, loader: BatchLoader, path: Path) -> None:
         """A picture of the first training batch as the model gets it, boxes drawn."""
-        from src.visualise.draw import draw_detections
-        from src.visualise.samples import save_samples
+        from ..visualise.draw import draw_detections
+        from ..visualise.samples import save_samples
 
         def draw(image: Any, target: dict[str, Any]) -> Any:
             return draw_detections(image, target["boxes"], target["labels"], self.class_names())
@@ -129,9 +129,10 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
 def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
     """Both splits, checked."""
-    from src.data.doctor import quick_check, settle
-    from src.data.records import read_split
-    from src.engine.summary import say_data
+    from ..data.boxes.doctor import quick_check
+    from ..data.boxes.reader import read_split
+    from ..data.common.faults import settle
+    from ..engine.summary import say_data
 
     records = {}
     faults = []

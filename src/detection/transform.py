@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from src.backbones.batching import Images, sizes_of
-from src.core.structures import Detections, DetectionTarget, ResizeMode, Size
-from src.data.images import fitted_size
+from ..backbones.batching import Images, sizes_of
+from ..core.structures import Detections, DetectionTarget, ResizeMode, Size
+from ..data.common.images import fitted_size
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor, nn
 
-from src.core.errors import UserError
-from src.core.files import atomic_path
+from ..core.errors import UserError
+from ..core.files import atomic_path
 
 FORMAT = 1
 BACKBONE = "backbone."

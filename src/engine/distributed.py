@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from src.core.errors import UserError
-from src.engine.settings import TrainingOptions
+from ..core.errors import UserError
+from .settings import TrainingOptions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

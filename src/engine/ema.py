@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from src.engine.distributed import full_tensor, local_tensor, shard_like
+from .distributed import full_tensor, local_tensor, shard_like
 
 
 class MovingAverage:

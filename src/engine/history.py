@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from src.core.files import write_text
+from ..core.files import write_text
 
 
 @dataclass

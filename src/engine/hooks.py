@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from src.engine.history import History
+from .history import History
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from src.engine.history import Hook
-from src.engine.optim import ParameterGroup
-from src.engine.settings import TrainingOptions
+from .history import Hook
+from .optim import ParameterGroup
+from .settings import TrainingOptions
 
 
 class Loader(Protocol):

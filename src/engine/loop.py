@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core.config import to_yaml
-from src.core.errors import UserError
-from src.core.files import write_text
-from src.engine import state
-from src.engine.distributed import (
+from ..core.config import to_yaml
+from ..core.errors import UserError
+from ..core.files import write_text
+from . import state
+from .distributed import (
     any_rank,
     broadcast_buffers,
     build_fabric,
@@ -31,16 +31,16 @@ from src.engine.distributed import (
     rank,
     world,
 )
-from src.engine.ema import MovingAverage
-from src.engine.history import History, Hook
-from src.engine.hooks import TensorBoardHook
-from src.engine.interrupt import StopRequest
-from src.engine.job import Job
-from src.engine.losses import EpochLosses
-from src.engine.optim import Schedule, build_optimizer, parameter_groups, require_sensible
-from src.engine.progress import Progress
-from src.engine.run_folder import CONFIG, LAST, check_run_folder, claim_run_folder
-from src.engine.saving import Position, Room, Saver, frozen_fingerprint
+from .ema import MovingAverage
+from .history import History, Hook
+from .hooks import TensorBoardHook
+from .interrupt import StopRequest
+from .job import Job
+from .losses import EpochLosses
+from .optim import Schedule, build_optimizer, parameter_groups, require_sensible
+from .progress import Progress
+from .run_folder import CONFIG, LAST, check_run_folder, claim_run_folder
+from .saving import Position, Room, Saver, frozen_fingerprint
 
 log = logging.getLogger(__name__)
 

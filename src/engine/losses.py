@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from src.core.errors import UserError
-from src.engine.progress import Progress
-from src.engine.saving import Position
+from ..core.errors import UserError
+from .progress import Progress
+from .saving import Position
 
 READ_BATCHES = 100  # losses are read off the device this often, or each second
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from src.core.errors import UserError
-from src.engine.distributed import choose_precision
-from src.engine.settings import TrainingOptions
+from ..core.errors import UserError
+from .distributed import choose_precision
+from .settings import TrainingOptions
 
 log = logging.getLogger(__name__)
 

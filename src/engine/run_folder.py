@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from src.core.errors import UserError
-from src.core.files import require_writable
+from ..core.errors import UserError
+from ..core.files import require_writable
 
 LAST, BEST, CONFIG, HISTORY = "last_model.pth", "best_model.pth", "config.yaml", "history.csv"
 OWN = (LAST, BEST, CONFIG, HISTORY)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from src.core.errors import UserError
-from src.core.files import require_writable
-from src.engine import checkpoint as checkpoints
-from src.engine import state
-from src.engine.distributed import broadcast_buffers, gather_objects, is_main, rank, world
-from src.engine.ema import MovingAverage
-from src.engine.history import History
-from src.engine.job import Job
-from src.engine.run_folder import BEST, LAST
+from ..core.errors import UserError
+from ..core.files import require_writable
+from . import checkpoint as checkpoints
+from . import state
+from .distributed import broadcast_buffers, gather_objects, is_main, rank, world
+from .ema import MovingAverage
+from .history import History
+from .job import Job
+from .run_folder import BEST, LAST
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

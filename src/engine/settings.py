@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from src.core.config import CommandSettings, option
+from ..core.config import CommandSettings, option
 
 
 class TrainingOptions(CommandSettings):

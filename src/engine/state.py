@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.engine.distributed import full_tensor, shard_like
+from .distributed import full_tensor, shard_like
 
 
 def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

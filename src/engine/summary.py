@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from src.core import cli
-from src.core.config import CommandSettings
+from ..core import cli
+from ..core.config import CommandSettings
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from src.engine.settings import TrainingOptions
+from .settings import TrainingOptions
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from src.engine.history import History
-    from src.engine.job import Job
+    from .history import History
+    from .job import Job
 
 log = logging.getLogger(__name__)
 Options = TypeVar("Options", bound=TrainingOptions)
@@ -33,7 +33,7 @@ class TrainingTask(Generic[Options]):
     written = "best_model.pth, last_model.pth, history.csv, *.png"
 
     def __init__(self, options: Options) -> None:
-        from src.core.paths import output_folder
+        from ..core.paths import output_folder
 
         self.options: Any = options  # a backbone's and the cache's as well
         self.run_dir: Path = output_folder(options.out_dir)
@@ -74,7 +74,7 @@ class TrainingTask(Generic[Options]):
 
     def loss(self) -> Callable[[nn.Module, Any], dict[str, torch.Tensor]]:
         """What is minimised: the model's own losses."""
-        from src.engine.job import model_loss
+        from .job import model_loss
 
         return model_loss
 
@@ -84,7 +84,7 @@ class TrainingTask(Generic[Options]):
 
     def fit(self, job: Job) -> History:
         """The training itself."""
-        from src.engine.loop import fit
+        from .loop import fit
 
         return fit(job)
 
@@ -98,11 +98,11 @@ class TrainingTask(Generic[Options]):
         """Train as the options say; UserError for anything the user can mend."""
         import torch
 
-        from src.engine.distributed import choose_device
-        from src.engine.job import Job
-        from src.engine.loop import seed_everything
-        from src.engine.run_folder import check_run_folder
-        from src.engine.summary import describe, say_size
+        from .distributed import choose_device
+        from .job import Job
+        from .loop import seed_everything
+        from .run_folder import check_run_folder
+        from .summary import describe, say_size
 
         options = self.options
         # Before the long preparations: a folder that is taken or cannot be written.

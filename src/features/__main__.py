@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from src.core.cli import dispatch
-from src.features.settings import ExtractOptions, SimilarityOptions
+from ..core.cli import dispatch
+from .settings import ExtractOptions, SimilarityOptions
 
 
 def extract(options: ExtractOptions) -> int:
     """Write the features of many images."""
-    from src.features.extract import run_extract
+    from .extract import run_extract
 
     return run_extract(options)
 
 
 def similarity(options: SimilarityOptions) -> int:
     """The cosine of two images."""
-    from src.features.similarity import run_similarity
+    from .similarity import run_similarity
 
     return run_similarity(options)
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import require_writable, write_json
+from ..core.errors import UserError
+from ..core.files import require_writable, write_json
 
 log = logging.getLogger(__name__)
 

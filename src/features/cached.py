@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.backbones.batching import ImageFeatures
-from src.core.errors import UserError
-from src.core.structures import Geometry, Size
-from src.data.loaders import Batch, BatchLoader, Key, Samples, Transform, collate
-from src.features.cache import Entry, FeatureCache, content_digests, row_keys
+from ..backbones.batching import ImageFeatures
+from ..core.errors import UserError
+from ..core.structures import Geometry, Size
+from ..data.common.loaders import Batch, BatchLoader, Key, Samples, Transform, collate
+from .cache import Entry, FeatureCache, content_digests, row_keys
 
 Arrays = dict[str, np.ndarray]
 _GEOMETRY, _TARGET = "geometry", "target."

@@ -16,8 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from src.core.errors import UserError
-from src.core.files import atomic_path
+from ..core.errors import UserError
+from ..core.files import atomic_path
 
 log = logging.getLogger(__name__)
 

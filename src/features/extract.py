@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core.errors import UserError
-from src.core.files import require_writable
-from src.core.structures import Size
-from src.data.images import fitted_size, image_size_of, list_images
-from src.engine.distributed import is_main, rank, world
-from src.engine.progress import Progress
-from src.features.chunks import Chunk, ChunkStore, work_folder
-from src.features.files import require_pyarrow, write_features
-from src.features.model import FeatureModel, build_feature_model
-from src.features.reading import Part, Reader, default_workers
-from src.features.settings import ExtractOptions
+from ..core.errors import UserError
+from ..core.files import require_writable
+from ..core.structures import Size
+from ..data.common.images import fitted_size, image_size_of, list_images
+from ..engine.distributed import is_main, rank, world
+from ..engine.progress import Progress
+from .chunks import Chunk, ChunkStore, work_folder
+from .files import require_pyarrow, write_features
+from .model import FeatureModel, build_feature_model
+from .reading import Part, Reader, default_workers
+from .settings import ExtractOptions
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from src.core.errors import UserError
-from src.core.files import atomic_path, write_json
+from ..core.errors import UserError
+from ..core.files import atomic_path, write_json
 
 _TYPES = {"float32": "F32", "float16": "F16"}
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.backbones.batching import FeatureModel, ImageFeatures
-from src.core.errors import UserError
-from src.core.paths import output_folder
-from src.core.structures import Size
-from src.data.loaders import Batch, BatchLoader, Samples, Transform, split_loaders
-from src.engine.distributed import choose_device, choose_precision, is_main, rank, world
-from src.features.cached import Arrays, CachedLoader, Caching, KeptTargets
-from src.features.model import fingerprint
+from ..backbones.batching import FeatureModel, ImageFeatures
+from ..core.errors import UserError
+from ..core.paths import output_folder
+from ..core.structures import Size
+from ..data.common.loaders import Batch, BatchLoader, Samples, Transform, split_loaders
+from ..engine.distributed import choose_device, choose_precision, is_main, rank, world
+from .cached import Arrays, CachedLoader, Caching, KeptTargets
+from .model import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.backbones.base import Backbone
-from src.backbones.build import build_backbone
-from src.core.errors import UserError
-from src.core.structures import ResizeMode, Size
-from src.engine.distributed import choose_device
-from src.features.reading import ImageBatch
-from src.features.settings import FeatureOptions, What
+from ..backbones.base import Backbone
+from ..backbones.build import build_backbone
+from ..core.errors import UserError
+from ..core.structures import ResizeMode, Size
+from ..engine.distributed import choose_device
+from .reading import ImageBatch
+from .settings import FeatureOptions, What
 
 log = logging.getLogger(__name__)
 

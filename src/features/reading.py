@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core.errors import UserError
-from src.core.structures import ResizeMode, Size
-from src.data import images as data_images
+from ..core.errors import UserError
+from ..core.structures import ResizeMode, Size
+from ..data.common import images as data_images
 
 
 @dataclass

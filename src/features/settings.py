@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from src.backbones.settings import BackboneOptions
-from src.core.config import CommandSettings, option
-from src.core.structures import ResizeMode, Size
+from ..backbones.settings import BackboneOptions
+from ..core.config import CommandSettings, option
+from ..core.structures import ResizeMode, Size
 
 What = Literal["cls", "patches", "map", "cls+patches"]
 Precision = Literal["auto", "32", "16", "bf16"]

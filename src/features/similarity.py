@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.features.extract import compute
-from src.features.model import FeatureModel, build_feature_model
-from src.features.settings import SimilarityOptions
+from ..core.errors import UserError
+from .extract import compute
+from .model import FeatureModel, build_feature_model
+from .settings import SimilarityOptions
 
 log = logging.getLogger(__name__)
 

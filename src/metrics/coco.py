@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.metrics.boxes import ImageResult
+from .boxes import ImageResult
 
 MAX_DETECTIONS = 100
 AREAS = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}

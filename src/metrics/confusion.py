@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.metrics.boxes import ImageResult, pairwise_iou
+from .boxes import ImageResult, pairwise_iou
 
 
 def confusion_matrix(

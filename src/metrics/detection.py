@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from src.core.structures import Detections
-from src.metrics.boxes import BoxTruth, ImageResult
-from src.metrics.coco import MAX_DETECTIONS, coco_evaluation
-from src.metrics.confusion import confusion_matrix
-from src.metrics.voc import voc_average_precisions
+from ..core.structures import Detections
+from .boxes import BoxTruth, ImageResult
+from .coco import MAX_DETECTIONS, coco_evaluation
+from .confusion import confusion_matrix
+from .voc import voc_average_precisions
 
 
 @dataclass

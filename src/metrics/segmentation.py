@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from src.core.structures import IGNORE
+from ..core.structures import IGNORE
 
 # Boundaries meet within this share of the image's diagonal (Csurka et al., BMVC 2013).
 TOLERANCE = 0.0075

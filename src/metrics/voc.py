@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.metrics.boxes import ImageResult, pairwise_iou
+from .boxes import ImageResult, pairwise_iou
 
 IOU = 0.5
 

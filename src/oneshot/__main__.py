@@ -5,24 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from src.oneshot.settings import PropagateOptions, SegmentOptions
+from .settings import PropagateOptions, SegmentOptions
 
 
 def _segment(options: SegmentOptions) -> int:
-    from src.oneshot.segment import run_segment
+    from .segment import run_segment
 
     return run_segment(options)
 
 
 def _propagate(options: PropagateOptions) -> int:
-    from src.oneshot.propagate import run_propagate
+    from .propagate import run_propagate
 
     return run_propagate(options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from ..core import cli
 
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help"):

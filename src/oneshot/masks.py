@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from src.core.errors import UserError
-from src.core.files import atomic_path
-from src.visualise.draw import colour
+from ..core.errors import UserError
+from ..core.files import atomic_path
+from ..visualise.draw import colour
 
 VOID = 255
 

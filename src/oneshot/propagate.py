@@ -22,22 +22,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.core.errors import UserError
-from src.core.files import write_json
-from src.core.paths import output_folder
-from src.data.images import list_images, read_image
-from src.metrics.video_segmentation import video_scores
-from src.oneshot.masks import VOID, read_mask, require_size, shares, write_mask
-from src.oneshot.refine import refine_labels
-from src.oneshot.settings import PropagateOptions
-from src.predict.capture import VideoReader
-from src.predict.images import one_cv2_thread
-from src.predict.predictor import Predictor
-from src.predict.progress import Progress
-from src.predict.video import encoder_threads
-from src.visualise.overlay import mask_overlay
-from src.visualise.patches import patch_predictor
-from src.visualise.runs import in_groups, is_video, write_video
+from ..core.errors import UserError
+from ..core.files import write_json
+from ..core.paths import output_folder
+from ..data.common.images import list_images, read_image
+from ..metrics.video_segmentation import video_scores
+from ..predict.capture import VideoReader
+from ..predict.images import one_cv2_thread
+from ..predict.predictor import Predictor
+from ..predict.progress import Progress
+from ..predict.video import encoder_threads
+from ..visualise.overlay import mask_overlay
+from ..visualise.patches import patch_predictor
+from ..visualise.runs import in_groups, is_video, write_video
+from .masks import VOID, read_mask, require_size, shares, write_mask
+from .refine import refine_labels
+from .settings import PropagateOptions
 
 log = logging.getLogger(__name__)
 

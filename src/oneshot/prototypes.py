@@ -11,8 +11,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.core.errors import UserError
-from src.oneshot.masks import VOID, shares
+from ..core.errors import UserError
+from .masks import VOID, shares
 
 TEMPERATURE = 0.1
 PURE = 0.5  # a cell belongs to what covers more than this share of it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from src.visualise.overlay import upsample
+from ..visualise.overlay import upsample
 
 WORK_SIDE = 480  # GrabCut's price grows with the pixels; edges are found well at this size
 

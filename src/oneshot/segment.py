@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core.errors import UserError
-from src.core.files import require_writable
-from src.core.paths import output_folder
-from src.core.structures import Detections
-from src.data.images import list_images, read_image, write_image
-from src.oneshot.masks import read_mask, require_size, write_mask
-from src.oneshot.prototypes import Prototypes, build_prototypes
-from src.oneshot.refine import pixel_scores, refine_labels
-from src.oneshot.settings import SegmentOptions
-from src.predict.images import no_interrupt, one_cv2_thread
-from src.predict.predictor import Predictor
-from src.predict.results import DetectionReport
-from src.visualise.draw import draw_detections
-from src.visualise.overlay import mask_overlay
-from src.visualise.patches import patch_predictor
-from src.visualise.runs import picture_paths, results_of_images
+from ..core.errors import UserError
+from ..core.files import require_writable
+from ..core.paths import output_folder
+from ..core.structures import Detections
+from ..data.common.images import list_images, read_image, write_image
+from ..predict.images import no_interrupt, one_cv2_thread
+from ..predict.predictor import Predictor
+from ..predict.results import DetectionReport
+from ..visualise.draw import draw_detections
+from ..visualise.overlay import mask_overlay
+from ..visualise.patches import patch_predictor
+from ..visualise.runs import picture_paths, results_of_images
+from .masks import read_mask, require_size, write_mask
+from .prototypes import Prototypes, build_prototypes
+from .refine import pixel_scores, refine_labels
+from .settings import SegmentOptions
 
 log = logging.getLogger(__name__)
 

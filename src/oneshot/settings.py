@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from src.core.config import option
-from src.visualise.settings import PatchOptions
+from ..core.config import option
+from ..visualise.settings import PatchOptions
 
 
 class OneShotOptions(PatchOptions):

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.structures import Size
+from ..core.errors import UserError
+from ..core.structures import Size
 
 FALLBACK_RATE = Fraction(30)
 TIMEOUT_MS = 10_000  # for network addresses: opening, and each read

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import require_writable
-from src.data.images import list_images, read_image, write_image
-from src.predict.predictor import Predictor, Prepared
-from src.predict.progress import Progress
-from src.predict.results import Report
-from src.predict.threads import Ahead, stop_all
+from ..core.errors import UserError
+from ..core.files import require_writable
+from ..data.common.images import list_images, read_image, write_image
+from .predictor import Predictor, Prepared
+from .progress import Progress
+from .results import Report
+from .threads import Ahead, stop_all
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.core.errors import UserError
-from src.core.structures import Geometry, ResizeMode, Size
-from src.data import images as data_images
-from src.predict.results import rescale_detections
+from ..core.errors import UserError
+from ..core.structures import Geometry, ResizeMode, Size
+from ..data.common import images as data_images
+from .results import rescale_detections
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import nn
 
-from src.core.config import load_yaml
-from src.core.errors import UserError
-from src.core.structures import ResizeMode, Size
-from src.engine.checkpoint import load_checkpoint, load_weights
+from ..core.config import load_yaml
+from ..core.errors import UserError
+from ..core.structures import ResizeMode, Size
+from ..engine.checkpoint import load_checkpoint, load_weights
 
 if TYPE_CHECKING:
-    from src.predict.predictor import Predictor
-    from src.predict.settings import KnownOptions, PredictOptions
+    from .predictor import Predictor
+    from .settings import KnownOptions, PredictOptions
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -76,7 +76,7 @@ def model_arguments(content: dict[str, Any]) -> dict[str, Any]:
 def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predictor[Any]:
     """A predictor of a trained model as the options of inference say; how: what else it takes, or
     what it is to take instead (model, resize, batch)."""
-    from src.predict.predictor import Predictor
+    from .predictor import Predictor
 
     given = {
         "model": trained.model,

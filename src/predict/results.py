@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from src.core.files import atomic_path
-from src.core.structures import Detections, Geometry, Size
+from ..core.files import atomic_path
+from ..core.structures import Detections, Geometry, Size
 
 # draw(image uint8 [H, W, 3], boxes [N, 4], labels [N], names, scores [N]) -> a new image
 DrawDetections = Callable[

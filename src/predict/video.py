@@ -16,15 +16,15 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import atomic_path, require_writable
-from src.core.structures import Size
-from src.predict.capture import Frame, VideoReader
-from src.predict.images import Window, no_interrupt, one_cv2_thread
-from src.predict.predictor import Predictor, Prepared
-from src.predict.progress import Progress
-from src.predict.results import Report
-from src.predict.threads import Ahead, Stopwatch, stop_all
+from ..core.errors import UserError
+from ..core.files import atomic_path, require_writable
+from ..core.structures import Size
+from .capture import Frame, VideoReader
+from .images import Window, no_interrupt, one_cv2_thread
+from .predictor import Predictor, Prepared
+from .progress import Progress
+from .results import Report
+from .threads import Ahead, Stopwatch, stop_all
 
 log = logging.getLogger(__name__)
 

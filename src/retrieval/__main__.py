@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.core.cli import dispatch
-from src.retrieval.settings import (
+from ..core.cli import dispatch
+from .settings import (
     AddOptions,
     BuildOptions,
     DeleteOptions,
@@ -17,42 +17,42 @@ from src.retrieval.settings import (
 
 def build(options: BuildOptions) -> int:
     """Make an index."""
-    from src.retrieval.build import run_build
+    from .build import run_build
 
     return run_build(options)
 
 
 def search(options: SearchOptions) -> int:
     """Search by image."""
-    from src.retrieval.search import run_search
+    from .search import run_search
 
     return run_search(options)
 
 
 def add(options: AddOptions) -> int:
     """Add images."""
-    from src.retrieval.build import run_add
+    from .build import run_add
 
     return run_add(options)
 
 
 def delete(options: DeleteOptions) -> int:
     """Delete images."""
-    from src.retrieval.build import run_delete
+    from .build import run_delete
 
     return run_delete(options)
 
 
 def duplicates(options: DuplicatesOptions) -> int:
     """Near-duplicates."""
-    from src.retrieval.duplicates import run_duplicates
+    from .duplicates import run_duplicates
 
     return run_duplicates(options)
 
 
 def evaluate(options: EvaluateOptions) -> int:
     """recall@k and mAP."""
-    from src.retrieval.evaluate import run_evaluate
+    from .evaluate import run_evaluate
 
     return run_evaluate(options)
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.core.errors import UserError
-from src.data.images import list_images
-from src.features.model import build_feature_model
-from src.retrieval.index import VectorIndex, choose_kind, require_faiss
-from src.retrieval.settings import AddOptions, BuildOptions, DeleteOptions, Kind
-from src.retrieval.store import (
+from ..core.errors import UserError
+from ..data.common.images import list_images
+from ..features.model import build_feature_model
+from .index import VectorIndex, choose_kind, require_faiss
+from .settings import AddOptions, BuildOptions, DeleteOptions, Kind
+from .store import (
     Entry,
     ImageIndex,
     exclusive,
@@ -23,7 +23,7 @@ from src.retrieval.store import (
     model_for,
     source_of,
 )
-from src.retrieval.vectors import forget, vectors_of
+from .vectors import forget, vectors_of
 
 log = logging.getLogger(__name__)
 

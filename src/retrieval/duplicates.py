@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from src.core.files import require_writable, write_json
-from src.core.paths import output_folder
-from src.data.images import image_size_of, list_images, write_image
-from src.features.model import build_feature_model
-from src.retrieval.index import VectorIndex, choose_kind
-from src.retrieval.search import CELL, picture_of
-from src.retrieval.settings import DuplicatesOptions
-from src.retrieval.vectors import forget, vectors_of
-from src.visualise.draw import contact_sheet
+from ..core.files import require_writable, write_json
+from ..core.paths import output_folder
+from ..data.common.images import image_size_of, list_images, write_image
+from ..features.model import build_feature_model
+from ..visualise.draw import contact_sheet
+from .index import VectorIndex, choose_kind
+from .search import CELL, picture_of
+from .settings import DuplicatesOptions
+from .vectors import forget, vectors_of
 
 log = logging.getLogger(__name__)
 

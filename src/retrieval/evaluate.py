@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import require_writable, write_json
-from src.core.paths import output_folder
-from src.data.images import list_images
-from src.features.model import FeatureModel, build_feature_model
-from src.metrics.retrieval import RetrievalScores, retrieval_scores
-from src.retrieval.settings import EvaluateOptions
-from src.retrieval.vectors import ImageVectors, forget, vectors_of
+from ..core.errors import UserError
+from ..core.files import require_writable, write_json
+from ..core.paths import output_folder
+from ..data.common.images import list_images
+from ..features.model import FeatureModel, build_feature_model
+from ..metrics.retrieval import RetrievalScores, retrieval_scores
+from .settings import EvaluateOptions
+from .vectors import ImageVectors, forget, vectors_of
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import atomic_path
-from src.retrieval.settings import Kind
+from ..core.errors import UserError
+from ..core.files import atomic_path
+from .settings import Kind
 
 log = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import require_writable, write_json
-from src.core.paths import output_folder
-from src.data.images import list_images, read_image, write_image
-from src.predict.images import output_names
-from src.retrieval.settings import SearchOptions
-from src.retrieval.store import ImageIndex, load_index, model_for
-from src.retrieval.vectors import forget, vectors_of
-from src.visualise.draw import contact_sheet
+from ..core.errors import UserError
+from ..core.files import require_writable, write_json
+from ..core.paths import output_folder
+from ..data.common.images import list_images, read_image, write_image
+from ..predict.images import output_names
+from ..visualise.draw import contact_sheet
+from .settings import SearchOptions
+from .store import ImageIndex, load_index, model_for
+from .vectors import forget, vectors_of
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from src.core.config import CommandSettings, option
-from src.core.structures import ResizeMode
-from src.features.settings import FeatureOptions, RunOptions, image_size
+from ..core.config import CommandSettings, option
+from ..core.structures import ResizeMode
+from ..features.settings import FeatureOptions, RunOptions, image_size
 
 Vector = Literal["cls", "patches", "cls+patches"]
 Kind = Literal["flat", "ivf", "hnsw", "pq"]

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import require_writable, write_text
-from src.engine.distributed import is_main
-from src.features.model import FeatureModel, Identity, build_feature_model
-from src.features.settings import FeatureOptions
-from src.retrieval.index import VectorIndex
-from src.retrieval.settings import OpenOptions
+from ..core.errors import UserError
+from ..core.files import require_writable, write_text
+from ..engine.distributed import is_main
+from ..features.model import FeatureModel, Identity, build_feature_model
+from ..features.settings import FeatureOptions
+from .index import VectorIndex
+from .settings import OpenOptions
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.engine.distributed import rank
-from src.features.chunks import ChunkStore
-from src.features.extract import fill_store, read_faults
-from src.features.model import FeatureModel
-from src.features.settings import RunOptions
+from ..core.errors import UserError
+from ..engine.distributed import rank
+from ..features.chunks import ChunkStore
+from ..features.extract import fill_store, read_faults
+from ..features.model import FeatureModel
+from ..features.settings import RunOptions
 
 CHUNK = 256
 

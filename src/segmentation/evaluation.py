@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.backbones.dense import upsample
-from src.core.structures import Geometry
-from src.data.images import read_image, write_image
-from src.data.loaders import Batch
-from src.data.masks import MaskReader, MaskRecord
-from src.engine.distributed import gather_objects, is_main
-from src.engine.progress import Progress
-from src.metrics.segmentation import SegmentationMetric, SegmentationScores
-from src.visualise.draw import contact_sheet, draw_classes, draw_errors
+from ..backbones.dense import upsample
+from ..core.structures import Geometry
+from ..data.common.images import read_image, write_image
+from ..data.common.loaders import Batch
+from ..data.masks.reader import MaskReader, MaskRecord
+from ..engine.distributed import gather_objects, is_main
+from ..engine.progress import Progress
+from ..metrics.segmentation import SegmentationMetric, SegmentationScores
+from ..visualise.draw import contact_sheet, draw_classes, draw_errors
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.segmentation.settings import InferSegmentationImage, InferSegmentationVideo
+from .settings import InferSegmentationImage, InferSegmentationVideo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from src.predict.predictor import Predictor
-    from src.segmentation.results import SegmentationReport
+    from ..predict.predictor import Predictor
+    from .results import SegmentationReport
 
 
 def main_image(argv: Sequence[str] | None = None) -> None:
     """The command line of ``infer_seg_image.py``."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: infer_images(cli.parse(InferSegmentationImage, argv, "infer_seg_image.py")))
 
 
 def main_video(argv: Sequence[str] | None = None) -> None:
     """The command line of ``infer_seg_video.py``."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: infer_video(cli.parse(InferSegmentationVideo, argv, "infer_seg_video.py")))
 
@@ -34,11 +34,11 @@ def load_predictor(
 ) -> tuple[Predictor[Tensor], SegmentationReport]:
     """The predictor of ``--model`` (class maps uint8 [H, W] in original pixels) and the report
     that writes to ``folder``; UserError for what does not fit."""
-    from src.predict.restore import predictor_of
-    from src.segmentation.evaluation import class_map
-    from src.segmentation.inference import Averaged
-    from src.segmentation.restore import restore_segmenter
-    from src.segmentation.results import SegmentationReport
+    from ..predict.restore import predictor_of
+    from .evaluation import class_map
+    from .inference import Averaged
+    from .restore import restore_segmenter
+    from .results import SegmentationReport
 
     trained = restore_segmenter(options.model, options, options.imgsz)
     model: Any = trained.model
@@ -63,8 +63,8 @@ def load_predictor(
 
 def infer_images(options: InferSegmentationImage) -> int:
     """Overlays, index PNGs and segments.json; the exit code."""
-    from src.core.paths import output_folder
-    from src.predict.images import report_images
+    from ..core.paths import output_folder
+    from ..predict.images import report_images
 
     folder = output_folder(options.out_dir)
     predictor, report = load_predictor(options, folder)
@@ -73,8 +73,8 @@ def infer_images(options: InferSegmentationImage) -> int:
 
 def infer_video(options: InferSegmentationVideo) -> int:
     """A video with overlays, and segments.json; the exit code."""
-    from src.core.paths import output_folder
-    from src.predict.video import report_video
+    from ..core.paths import output_folder
+    from ..predict.video import report_video
 
     folder = output_folder(options.out_dir)
     predictor, report = load_predictor(options, folder)

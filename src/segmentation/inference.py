@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.backbones.dense import upsample
-from src.core.structures import Size
+from ..backbones.dense import upsample
+from ..core.structures import Size
 
 
 class Averaged(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.core.structures import IGNORE
+from ..core.structures import IGNORE
 
 Extra = Literal["ce", "ce+dice", "ce+lovasz"]
 

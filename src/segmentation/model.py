@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from src.segmentation.heads.base import Criterion
-    from src.segmentation.segmenter import Segmenter
+    from .heads.base import Criterion
+    from .segmenter import Segmenter
 
 
 def build_segmenter(
@@ -28,10 +28,10 @@ def build_segmenter(
     ``build_backbone`` takes it (weights, hub, feature_extractor, ...). UserError for an unknown
     backbone or head, weights that do not fit, or a package that is missing.
     """
-    from src.backbones.build import build_backbone
-    from src.segmentation.heads.registry import HEAD_BUILDERS
-    from src.segmentation.losses import PixelLoss
-    from src.segmentation.segmenter import Segmenter
+    from ..backbones.build import build_backbone
+    from .heads.registry import HEAD_BUILDERS
+    from .losses import PixelLoss
+    from .segmenter import Segmenter
 
     build = HEAD_BUILDERS[head]
     built = build_backbone(model_name, **backbone)
@@ -41,8 +41,8 @@ def build_segmenter(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the torchinfo summary of a segmenter."""
-    from src.engine.summary import run_summary
-    from src.segmentation.settings import SegmentationModelSummary
+    from ..engine.summary import run_summary
+    from .settings import SegmentationModelSummary
 
     run_summary(SegmentationModelSummary, "python -m src.segmentation.model", build_segmenter, argv)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.predict.restore import Trained, model_arguments, restore
-from src.segmentation.model import build_segmenter
+from ..predict.restore import Trained, model_arguments, restore
+from .model import build_segmenter
 
 if TYPE_CHECKING:
-    from src.predict.settings import IdentityOptions
-    from src.segmentation.segmenter import Segmenter
+    from ..predict.settings import IdentityOptions
+    from .segmenter import Segmenter
 
 
 def restore_segmenter(

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from src.core.files import write_json
-from src.data.masks import write_mask
-from src.predict.results import beside
-from src.visualise.draw import colour_table, draw_classes
+from ..core.files import write_json
+from ..data.masks.reader import write_mask
+from ..predict.results import beside
+from ..visualise.draw import colour_table, draw_classes
 
 
 class SegmentationReport:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from src.backbones.base import Backbone
-from src.backbones.batching import FeatureModel, Inputs
-from src.backbones.dense import join_targets, without_padding
-from src.core.structures import IGNORE, SegmentationTarget
-from src.segmentation.heads.base import Criterion, SegmentationHead
+from ..backbones.base import Backbone
+from ..backbones.batching import FeatureModel, Inputs
+from ..backbones.dense import join_targets, without_padding
+from ..core.structures import IGNORE, SegmentationTarget
+from .heads.base import Criterion, SegmentationHead
 
 
 class Segmenter(FeatureModel):

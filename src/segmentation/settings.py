@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from src.backbones.settings import BackboneOptions, ModelSummary
-from src.core.config import Settings, Sides, option
-from src.data.mask_settings import FolderOptions, MaskDataset
-from src.data.settings import DataOptions
-from src.engine.settings import TrainingOptions
-from src.features.settings import CacheOptions
-from src.predict.settings import IdentityOptions, PredictOptions, VideoOptions
+from ..backbones.settings import BackboneOptions, ModelSummary
+from ..core.config import Settings, Sides, option
+from ..data.common.settings import DataOptions
+from ..data.masks.settings import FolderOptions, MaskDataset
+from ..engine.settings import TrainingOptions
+from ..features.settings import CacheOptions
+from ..predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
 HEADS = ("linear", "conv", "fpn", "dpt", "eomt")
 Head = Literal["linear", "conv", "fpn", "dpt", "eomt"]

@@ -7,25 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.engine.task import TrainingTask, Validate
-from src.segmentation.settings import TrainSegmentation
+from ..engine.task import TrainingTask, Validate
+from .settings import TrainSegmentation
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from src.data.loaders import BatchLoader
-    from src.data.masks import MaskReader, MaskRecord
-    from src.data.records import Fault, Split
-    from src.engine.history import History
-    from src.segmentation.segmenter import Segmenter
+    from ..data.common.faults import Fault
+    from ..data.common.listing import Split
+    from ..data.common.loaders import BatchLoader
+    from ..data.masks.reader import MaskReader, MaskRecord
+    from ..engine.history import History
+    from .segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from ..core import cli
 
     cli.run(lambda: train(cli.parse(TrainSegmentation, argv, "train_segmentation.py")) and None)
 
@@ -44,15 +45,15 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
     def read(self) -> None:
         """Both splits, paired by stem and checked."""
-        from src.data.masks import MaskReader
+        from ..data.masks.reader import MaskReader
 
         self.records = read_data(self.options)
         self.reader = MaskReader(self.options.dataset)
 
     def build_model(self) -> Segmenter:
         """The segmenter that the options name, with its loss."""
-        from src.segmentation.losses import PixelLoss
-        from src.segmentation.model import build_segmenter
+        from .losses import PixelLoss
+        from .model import build_segmenter
 
         weights = choose_weights(self.options, self.records["train"], self.reader)
         return build_segmenter(
@@ -63,15 +64,15 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
     def transform(self, preset: Any, *, training: bool = True) -> Any:
         """What an image and its mask go through."""
-        from src.core.structures import Size
-        from src.data.mask_transforms import MaskTransform
+        from ..core.structures import Size
+        from ..data.masks.transforms import MaskTransform
 
         size, resize = Size(*self.options.imgsz), self.options.resize
         return MaskTransform(self.reader, size, resize, preset, training=training)
 
     def loaders(self, model: Segmenter) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation."""
-        from src.features.loaders import task_loaders
+        from ..features.loaders import task_loaders
 
         moving = self.transform(self.options.preset(self.options.augment))
         return task_loaders(
@@ -80,9 +81,9 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Segmenter) -> tuple[Any, Any]:
         """The loaders of the features of their images."""
-        from src.features.cache import Entry
-        from src.features.cached import KeptTargets
-        from src.features.loaders import cache_loaders
+        from ..features.cache import Entry
+        from ..features.cached import KeptTargets
+        from ..features.loaders import cache_loaders
 
         options, reader = self.options, self.reader
         width, height = options.imgsz
@@ -101,8 +102,8 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """Scores, and a picture of some masks."""
-        from src.segmentation.evaluation import draw_maps, evaluate
-        from src.visualise.samples import spread
+        from ..visualise.samples import spread
+        from .evaluation import draw_maps, evaluate
 
         names, records = self.class_names(), self.records["valid"]
         keep = set(spread(len(records), self.options.pictures))
@@ -122,13 +123,13 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
         return self.run_dir / "valid_preds" / "latest.jpg"
 
     def _colours(self) -> Any:
-        from src.visualise.draw import colour_table
+        from ..visualise.draw import colour_table
 
         return colour_table(len(self.class_names()), self.options.dataset.colours)
 
     def plot(self, history: History) -> None:
         """loss.png and iou.png after every epoch; the latest pictures get its number."""
-        from src.visualise.plots import plot_columns, plot_losses
+        from ..visualise.plots import plot_columns, plot_losses
 
         plot_losses(history, self.run_dir / "loss.png")
         scores = ["mIoU", "pixel_accuracy", "mean_accuracy"]
@@ -139,8 +140,8 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
     def draw_samples(self, loader: BatchLoader, path: Path) -> None:
         """A picture of the first training batch as the model gets it, under its masks."""
-        from src.visualise.draw import draw_classes
-        from src.visualise.samples import save_samples
+        from ..visualise.draw import draw_classes
+        from ..visualise.samples import save_samples
 
         def draw(image: Any, target: dict[str, Any]) -> Any:
             return draw_classes(image, target["mask"], self._colours())
@@ -150,9 +151,9 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
 def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
     """Both splits, paired by stem and checked."""
-    from src.data.doctor import settle
-    from src.data.masks import check_masks, read_mask_split, split_folders
-    from src.engine.summary import say_data
+    from ..data.common.faults import settle
+    from ..data.masks.reader import check_masks, read_mask_split, split_folders
+    from ..engine.summary import say_data
 
     records: dict[str, list[MaskRecord]] = {}
     faults: list[Fault] = []
@@ -173,7 +174,7 @@ def choose_weights(
     options: TrainSegmentation, records: list[MaskRecord], reader: MaskReader
 ) -> list[float] | None:
     """Class weights of the cross-entropy: the YAML's, else as --class-weights says."""
-    from src.data.masks import balanced_weights, count_pixels
+    from ..data.masks.reader import balanced_weights, count_pixels
 
     weights = options.dataset.CLASS_WEIGHTS
     if weights is None and options.class_weights == "balanced":

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from src.visualise.settings import AttentionOptions, PcaOptions, SimilarityOptions
+from .settings import AttentionOptions, PcaOptions, SimilarityOptions
 
 
 def _attention(options: AttentionOptions) -> int:
-    from src.visualise.attention import run_attention
+    from .attention import run_attention
 
     return run_attention(options)
 
 
 def _pca(options: PcaOptions) -> int:
-    from src.visualise.pca import run_pca
+    from .pca import run_pca
 
     return run_pca(options)
 
 
 def _similarity(options: SimilarityOptions) -> int:
-    from src.visualise.similarity import run_similarity
+    from .similarity import run_similarity
 
     return run_similarity(options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    from src.core import cli
+    from ..core import cli
 
     commands = {
         "attention": (AttentionOptions, _attention),

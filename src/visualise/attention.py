@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from src.backbones.base import Backbone
-from src.core.errors import UserError
-from src.data.images import list_images
-from src.visualise.draw import contact_sheet
-from src.visualise.overlay import heat_overlay
-from src.visualise.patches import load_backbone, make_predictor, whole_patches
-from src.visualise.settings import AttentionOptions
+from ..backbones.base import Backbone
+from ..core.errors import UserError
+from ..data.common.images import list_images
+from .draw import contact_sheet
+from .overlay import heat_overlay
+from .patches import load_backbone, make_predictor, whole_patches
+from .settings import AttentionOptions
 
 
 class TakeAttention(TorchFunctionMode):
@@ -150,8 +150,8 @@ def depth_sheet(image: np.ndarray, result: dict[str, Tensor], *, cell: int = 320
 def run_attention(options: AttentionOptions) -> int:
     """The command: ``<stem>_attention.png`` for each image (with --save-arrays an .npz, too), or
     an .mp4. Returns the exit code."""
-    from src.core.paths import output_folder
-    from src.visualise.runs import is_video, render_images, render_video
+    from ..core.paths import output_folder
+    from .runs import is_video, render_images, render_video
 
     video = is_video(options.input)
     if video and options.save_arrays:

@@ -7,26 +7,20 @@ from typing import TypeVar
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.structures import Size
-from src.data.depth_settings import DepthDataset
-from src.data.depth_transforms import resize_depth
-from src.data.depths import DepthRecord, read_depth
-from src.data.folders import LabelRecord
-from src.data.images import read_image, resize
-from src.data.mask_transforms import resize_mask
-from src.data.masks import MaskReader, MaskRecord
-from src.data.records import BoxRecord
-from src.data.transforms import scale_boxes
-from src.visualise.depth import depth_range, draw_depth
-from src.visualise.draw import (
-    colour_table,
-    contact_sheet,
-    draw_classes,
-    draw_detections,
-    draw_ranking,
-)
-from src.visualise.samples import spread
+from ..core.errors import UserError
+from ..core.structures import Size
+from ..data.boxes.records import BoxRecord
+from ..data.boxes.transforms import scale_boxes
+from ..data.common.images import read_image, resize
+from ..data.depths.reader import DepthRecord, read_depth
+from ..data.depths.settings import DepthDataset
+from ..data.depths.transforms import resize_depth
+from ..data.labels.reader import LabelRecord
+from ..data.masks.reader import MaskReader, MaskRecord
+from ..data.masks.transforms import resize_mask
+from .depth import depth_range, draw_depth
+from .draw import colour_table, contact_sheet, draw_classes, draw_detections, draw_ranking
+from .samples import spread
 
 R = TypeVar("R")
 

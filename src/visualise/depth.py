@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from src.visualise.draw import BLACK, FONT, text_colour
+from .draw import BLACK, FONT, text_colour
 
 _TICKS = 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from src.visualise.draw import colour
+from .draw import colour
 
 
 def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.backbones.base import Backbone
-from src.backbones.build import build_backbone
-from src.core.errors import UserError
-from src.core.registry import did_you_mean
-from src.core.structures import Geometry
-from src.predict.predictor import Predictor
-from src.visualise.settings import PatchOptions
+from ..backbones.base import Backbone
+from ..backbones.build import build_backbone
+from ..core.errors import UserError
+from ..core.registry import did_you_mean
+from ..core.structures import Geometry
+from ..predict.predictor import Predictor
+from .settings import PatchOptions
 
 
 def whole_patches(image: Tensor, divisor: int) -> Tensor:

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.core.errors import UserError
-from src.data.images import list_images, read_image
-from src.predict.capture import VideoReader
-from src.predict.predictor import Predictor
-from src.visualise.draw import contact_sheet
-from src.visualise.overlay import upsample
-from src.visualise.patches import patch_predictor
-from src.visualise.runs import Render, is_video, render_images, render_source
-from src.visualise.samples import spread
-from src.visualise.settings import PcaOptions
+from ..core.errors import UserError
+from ..data.common.images import list_images, read_image
+from ..predict.capture import VideoReader
+from ..predict.predictor import Predictor
+from .draw import contact_sheet
+from .overlay import upsample
+from .patches import patch_predictor
+from .runs import Render, is_video, render_images, render_source
+from .samples import spread
+from .settings import PcaOptions
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def _render(projection: PatchProjection | None, foreground: str) -> Render:
 
 def run_pca(options: PcaOptions) -> int:
     """The command: ``<stem>_pca.png`` for each image, or an .mp4. Returns the exit code."""
-    from src.core.paths import output_folder
+    from ..core.paths import output_folder
 
     folder = output_folder(options.out_dir)
     if is_video(options.input):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.core.files import atomic_path
-from src.visualise.draw import colour
+from ..core.files import atomic_path
+from .draw import colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from src.engine.history import History
+    from ..engine.history import History
 
 NAMED_CURVES = 20  # more classes than this are drawn as thin grey lines without names
 

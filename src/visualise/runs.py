@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from src.core.errors import UserError
-from src.core.files import atomic_path, require_writable
-from src.core.structures import Size
-from src.data.images import list_images, read_image, write_image
-from src.predict.capture import Frame, VideoReader
-from src.predict.images import no_interrupt, one_cv2_thread, output_names
-from src.predict.predictor import Predictor
-from src.predict.progress import Progress
-from src.predict.video import VideoWriter, encoder_threads
+from ..core.errors import UserError
+from ..core.files import atomic_path, require_writable
+from ..core.structures import Size
+from ..data.common.images import list_images, read_image, write_image
+from ..predict.capture import Frame, VideoReader
+from ..predict.images import no_interrupt, one_cv2_thread, output_names
+from ..predict.predictor import Predictor
+from ..predict.progress import Progress
+from ..predict.video import VideoWriter, encoder_threads
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from src.data.images import write_image
-from src.engine.distributed import is_main
-from src.visualise.draw import contact_sheet
+from ..data.common.images import write_image
+from ..engine.distributed import is_main
+from .draw import contact_sheet
 
 log = logging.getLogger(__name__)
 

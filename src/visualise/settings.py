@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from src.backbones.settings import BackboneOptions
-from src.core.config import option
-from src.core.structures import Size
+from ..backbones.settings import BackboneOptions
+from ..core.config import option
+from ..core.structures import Size
 
 
 class PatchOptions(BackboneOptions):

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.core.errors import UserError
-from src.core.structures import Size
-from src.data.images import image_size_of, list_images, read_image
-from src.predict.capture import VideoReader
-from src.visualise.draw import contact_sheet
-from src.visualise.overlay import heat_overlay, mark_point
-from src.visualise.patches import patch_predictor
-from src.visualise.runs import is_video, render_source
-from src.visualise.settings import SimilarityOptions
+from ..core.errors import UserError
+from ..core.structures import Size
+from ..data.common.images import image_size_of, list_images, read_image
+from ..predict.capture import VideoReader
+from .draw import contact_sheet
+from .overlay import heat_overlay, mark_point
+from .patches import patch_predictor
+from .runs import is_video, render_source
+from .settings import SimilarityOptions
 
 
 def check_point(x: float, y: float, size: Size, where: object) -> None:
@@ -53,7 +53,7 @@ def run_similarity(options: SimilarityOptions) -> int:
 
     The colours go from the least cosine of a picture (of a video: of its first frame) to 1.
     """
-    from src.core.paths import output_folder
+    from ..core.paths import output_folder
 
     x, y = options.point
     reference = _reference(options)

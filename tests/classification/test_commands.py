@@ -15,7 +15,7 @@ from src.classification.settings import InferClassifier, TrainClassifier
 from src.classification.train import train
 from src.core import cli
 from src.core.errors import UserError
-from src.data.label_settings import LabelDataset
+from src.data.labels.settings import LabelDataset
 from src.visualise.draw import draw_ranking
 from tests.classification.drawn import draw_folders
 

@@ -10,10 +10,10 @@ import pytest
 from src.core.config import load_yaml, validate
 from src.core.errors import UserError
 from src.core.structures import Size
-from src.data.folders import LabelRecord, check_labels, read_labels
-from src.data.label_settings import LabelDataset
-from src.data.label_transforms import LabelTransform, label_target
-from src.data.loaders import GlobalBatches
+from src.data.common.loaders import GlobalBatches
+from src.data.labels.reader import LabelRecord, check_labels, read_labels
+from src.data.labels.settings import LabelDataset
+from src.data.labels.transforms import LabelTransform, label_target
 from tests.classification.drawn import draw_folders
 
 CONFIGS = Path(__file__).resolve().parents[2] / "classification_configs"
@@ -93,7 +93,7 @@ def test_augmentation_is_a_function_of_the_seed(preset):
 
 def test_balanced_drawing():
     from src.classification.train import balanced_chances
-    from src.data.folders import LabelData
+    from src.data.labels.reader import LabelData
 
     records = [LabelRecord(Path(f"{i}"), (int(i >= 90),)) for i in range(100)]
     data = LabelData(["a", "b"], False, {"train": records}, {})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.images import write_image
-from src.data.settings import BoxDataset
+from src.data.boxes.settings import BoxDataset
+from src.data.common.images import write_image
 
 NAMES = ["__background__", "cat", "dog"]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from src.core.cli import parse
-from src.data.settings import BoxDataset, CheckData
+from src.data.boxes.settings import BoxDataset
+from src.data.check_settings import CheckData
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "detection_configs").glob("*.yaml"))
 
@@ -26,7 +27,7 @@ def test_number_of_classes(name, classes):
 
 
 def test_bccd_is_read_with_data_root(shared):
-    from src.data.records import read_split
+    from src.data.boxes.reader import read_split
 
     path = next(path for path in CONFIGS if path.stem == "bccd")
     options = parse(

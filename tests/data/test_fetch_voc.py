@@ -15,9 +15,9 @@ import pytest
 
 from src.core.config import load_yaml, validate
 from src.core.errors import UserError
+from src.data.boxes.reader import read_split
+from src.data.boxes.settings import BoxDataset
 from src.data.fetch_voc import Part, download, fetch, official_parts
-from src.data.records import read_split
-from src.data.settings import BoxDataset
 from tests.data.helpers import picture, voc_object, voc_text
 
 CONFIG = Path(__file__).resolve().parents[2] / "detection_configs" / "voc.yaml"

@@ -13,8 +13,8 @@ from PIL import Image
 from src.core import cli
 from src.core.errors import UserError
 from src.core.structures import Size
-from src.data.images import read_image
-from src.data.synthetic_depth import draw_depth_dataset
+from src.data.common.images import read_image
+from src.data.drawn.depths import draw_depth_dataset
 from src.depth.infer import infer_images
 from src.depth.settings import InferDepthImage, TrainDepth
 from src.depth.train import train

@@ -14,7 +14,7 @@ import torch
 from src.core.cli import parse
 from src.core.errors import UserError
 from src.core.structures import Size
-from src.data.synthetic import draw_dataset, draw_frames
+from src.data.drawn.boxes import draw_dataset, draw_frames
 from src.detection.infer import infer_images, infer_video
 from src.detection.settings import InferDetectionImage, InferDetectionVideo, TrainDetection
 from src.detection.train import train

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from src.data.synthetic import draw_dataset
+from src.data.drawn.boxes import draw_dataset
 from tests.conftest import PROJECT
 from tests.engine.test_processes import TORCHRUN
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.core.structures import Size
-from src.data.images import fitted_size
+from src.data.common.images import fitted_size
 from src.detection.transform import InputTransform
 from tests.detection.heads.tester import picture, target
 

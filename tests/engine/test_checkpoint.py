@@ -10,13 +10,7 @@ import pytest
 import torch
 
 from src.core.errors import UserError
-from src.engine.checkpoint import (
-    fingerprint,
-    load_checkpoint,
-    load_weights,
-    plain,
-    save_checkpoint,
-)
+from src.engine.checkpoint import fingerprint, load_checkpoint, load_weights, plain, save_checkpoint
 from tests.engine.toy_job import ToyModel
 
 DESCRIBE = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from src.data.images import write_image
+from src.data.common.images import write_image
 
 COLOURS = {
     "red": (220, 40, 40),

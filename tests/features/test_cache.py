@@ -12,7 +12,7 @@ import torch
 from src.classification.settings import TrainClassifier
 from src.classification.train import train
 from src.core.errors import UserError
-from src.data.label_settings import LabelDataset
+from src.data.labels.settings import LabelDataset
 from src.features.cache import Entry, FeatureCache, content_digests, row_keys
 from tests.classification.drawn import draw_folders
 

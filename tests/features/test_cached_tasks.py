@@ -17,9 +17,9 @@ import torch
 from src.core.cli import parse
 from src.core.errors import UserError
 from src.core.files import write_json
-from src.data.depths import write_depth
-from src.data.images import write_image
-from src.data.masks import write_mask
+from src.data.common.images import write_image
+from src.data.depths.reader import write_depth
+from src.data.masks.reader import write_mask
 from src.depth.settings import TrainDepth
 from src.depth.train import train as train_depth
 from src.detection.settings import TrainDetection

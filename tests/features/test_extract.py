@@ -16,7 +16,7 @@ import torch
 
 from src.core.cli import parse
 from src.core.errors import UserError
-from src.data.images import read_image, write_image
+from src.data.common.images import read_image, write_image
 from src.features.__main__ import main
 from src.features.chunks import work_folder
 from src.features.extract import run_extract

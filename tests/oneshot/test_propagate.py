@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from src.core.structures import Size
-from src.data.images import write_image
+from src.data.common.images import write_image
 from src.oneshot.__main__ import main
 from src.oneshot.masks import write_mask
 from src.oneshot.propagate import Propagator, soft_labels

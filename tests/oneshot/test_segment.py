@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from src.core.errors import UserError
-from src.data.images import write_image
+from src.data.common.images import write_image
 from src.oneshot.__main__ import main
 from src.oneshot.masks import read_mask, write_mask
 from src.oneshot.prototypes import build_prototypes, cells_of

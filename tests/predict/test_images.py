@@ -17,7 +17,7 @@ import pytest
 
 from src.core.errors import UserError
 from src.core.structures import Size
-from src.data.images import read_image
+from src.data.common.images import read_image
 from src.predict.images import Window, has_windows, output_names
 from tests.conftest import PROJECT
 from tests.predict.helpers import detect_images, predictor, scene

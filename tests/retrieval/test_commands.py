@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.core.errors import UserError
-from src.data.images import read_image, write_image
+from src.data.common.images import read_image, write_image
 from src.retrieval.__main__ import main
 from src.retrieval.build import run_add, run_build, run_delete
 from src.retrieval.duplicates import group, run_duplicates, similar_pairs

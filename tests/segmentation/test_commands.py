@@ -13,8 +13,8 @@ from PIL import Image
 
 from src.core import cli
 from src.core.errors import UserError
-from src.data.images import read_image, write_image
-from src.data.masks import write_mask
+from src.data.common.images import read_image, write_image
+from src.data.masks.reader import write_mask
 from src.segmentation.infer import infer_images
 from src.segmentation.settings import InferSegmentationImage, TrainSegmentation
 from src.segmentation.train import train

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from src.backbones.build import build_backbone
 from src.core.errors import UserError
-from src.data.images import write_image
+from src.data.common.images import write_image
 from src.visualise.__main__ import main
 from src.visualise.attention import AttentionModel, attention_sheet, depth_sheet
 

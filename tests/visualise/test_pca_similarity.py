@@ -10,7 +10,7 @@ import torch
 
 from src.core.errors import UserError
 from src.core.structures import Size
-from src.data.images import read_image, write_image
+from src.data.common.images import read_image, write_image
 from src.predict.capture import VideoReader
 from src.predict.video import VideoWriter
 from src.visualise.__main__ import main

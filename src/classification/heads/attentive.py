@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from src.classification.heads.base import ClassificationHead, Features, Tokens
+from .base import ClassificationHead, Features, Tokens
 
 
 class AttentiveHead(ClassificationHead):

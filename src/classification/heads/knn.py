@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.classification.heads.base import Features, FittedHead
+from .base import Features, FittedHead
 
 TEMPERATURE = 0.07
 _BLOCK = 256  # images compared with the whole bank at once

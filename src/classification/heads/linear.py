@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from src.classification.heads.base import ClassificationHead, Features, Tokens, joined
+from .base import ClassificationHead, Features, Tokens, joined
 
 
 class LinearHead(ClassificationHead):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.classification.heads.base import Features, FittedHead
-from src.core.errors import UserError
+from ...core.errors import UserError
+from .base import Features, FittedHead
 
 
 class LogisticHead(FittedHead):

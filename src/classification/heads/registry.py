@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from src.classification.heads.attentive import AttentiveHead
-from src.classification.heads.base import ClassificationHead
-from src.classification.heads.knn import KnnHead
-from src.classification.heads.linear import LayersHead, LinearHead, PooledHead
-from src.classification.heads.logistic import LogisticHead
-from src.core.registry import Registry
+from ...core.registry import Registry
+from .attentive import AttentiveHead
+from .base import ClassificationHead
+from .knn import KnnHead
+from .linear import LayersHead, LinearHead, PooledHead
+from .logistic import LogisticHead
 
 
 class HeadBuilder(Protocol):

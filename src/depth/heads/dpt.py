@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.backbones.dpt import DPTDecoder
-from src.core.structures import FeatureShape
-from src.depth.heads.base import Bins, DepthHead, Range
+from ...backbones.dpt import DPTDecoder
+from ...core.structures import FeatureShape
+from .base import Bins, DepthHead, Range
 
 
 class DptHead(DepthHead):

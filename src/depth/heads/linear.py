@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from src.backbones.dense import LinearProbe, upsample
-from src.core.structures import FeatureShape
-from src.depth.heads.base import Bins, DepthHead, Range
+from ...backbones.dense import LinearProbe, upsample
+from ...core.structures import FeatureShape
+from .base import Bins, DepthHead, Range
 
 FINEST = 4  # stride at which the bins are averaged
 

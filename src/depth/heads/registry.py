@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from src.core.registry import Registry
-from src.core.structures import FeatureShape
-from src.depth.heads.base import DepthHead, Range
-from src.depth.heads.dpt import DptHead
-from src.depth.heads.linear import LinearHead
+from ...core.registry import Registry
+from ...core.structures import FeatureShape
+from .base import DepthHead, Range
+from .dpt import DptHead
+from .linear import LinearHead
 
 # (shapes of the maps, depths to answer, width inside) -> head
 HeadBuilder = Callable[[dict[str, FeatureShape], Range, int], DepthHead]

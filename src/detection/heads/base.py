@@ -8,12 +8,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from src.backbones.base import Backbone
-from src.backbones.batching import FeatureMaps, FeatureModel, Inputs, are_features, sizes_of
-from src.backbones.pyramid import Pyramid, SingleLevel, build_pyramid
-from src.core.errors import UserError
-from src.core.structures import Detections, DetectionTarget
-from src.detection.transform import InputTransform
+from ...backbones.base import Backbone
+from ...backbones.batching import FeatureMaps, FeatureModel, Inputs, are_features, sizes_of
+from ...backbones.pyramid import Pyramid, SingleLevel, build_pyramid
+from ...core.errors import UserError
+from ...core.structures import Detections, DetectionTarget
+from ..transform import InputTransform
 
 FeatureExtractor = Literal["last", "multi"]
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, clip_boxes_to_image
 
-from src.backbones.batching import FeatureMaps
-from src.backbones.pyramid import build_pyramid
-from src.core.errors import UserError
-from src.core.structures import Detections, DetectionTarget
-from src.detection.heads.base import Detector, Parts
-from src.detection.heads.matching import global_mean_count
+from ...backbones.batching import FeatureMaps
+from ...backbones.pyramid import build_pyramid
+from ...core.errors import UserError
+from ...core.structures import Detections, DetectionTarget
+from .base import Detector, Parts
+from .matching import global_mean_count
 
 LEVELS = 3
 QUERIES = 300  # fewer on an image with fewer cells

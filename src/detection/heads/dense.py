@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from src.core.structures import Detections
-from src.detection.heads.base import Detector, Parts, build_neck
-from src.detection.heads.postprocess import suppress
+from ...core.structures import Detections
+from .base import Detector, Parts, build_neck
+from .postprocess import suppress
 
 D = TypeVar("D", bound="DenseDetector")
 

@@ -11,18 +11,13 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
 from torchvision.ops import generalized_box_iou_loss
 
-from src.backbones.batching import FeatureMaps
-from src.core.structures import Detections, DetectionTarget
-from src.detection.heads.anchors import AnchorGrid
-from src.detection.heads.dense import DenseDetector
-from src.detection.heads.matching import (
-    BACKGROUND,
-    focal_loss_sums,
-    global_mean_count,
-    matched_targets,
-)
-from src.detection.heads.postprocess import take, top_per_level
-from src.detection.heads.retinanet import group_norm
+from ...backbones.batching import FeatureMaps
+from ...core.structures import Detections, DetectionTarget
+from .anchors import AnchorGrid
+from .dense import DenseDetector
+from .matching import BACKGROUND, focal_loss_sums, global_mean_count, matched_targets
+from .postprocess import take, top_per_level
+from .retinanet import group_norm
 
 
 class FCOSHead(nn.Module):

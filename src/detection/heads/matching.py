@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from src.core.structures import DetectionTarget
-from src.engine.distributed import mean_over_ranks
+from ...core.structures import DetectionTarget
+from ...engine.distributed import mean_over_ranks
 
 BACKGROUND, IGNORED = -1, -2
 

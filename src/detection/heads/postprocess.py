@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from src.core.structures import Detections
+from ...core.structures import Detections
 
 
 def top_per_level(scores: Tensor, counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from src.core.registry import Registry
-from src.detection.heads.base import Detector, Parts
-from src.detection.heads.deimv2 import Deimv2
-from src.detection.heads.fcos import FCOS
-from src.detection.heads.retinanet import RetinaNet
-from src.detection.heads.ssd import SSD
+from ...core.registry import Registry
+from .base import Detector, Parts
+from .deimv2 import Deimv2
+from .fcos import FCOS
+from .retinanet import RetinaNet
+from .ssd import SSD
 
 HEAD_BUILDERS: Registry[Callable[[Parts], Detector]] = Registry(
     "detection head", {"ssd": SSD, "retinanet": RetinaNet, "fcos": FCOS, "deimv2": Deimv2}

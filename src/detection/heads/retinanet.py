@@ -10,17 +10,12 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from src.backbones.batching import FeatureMaps
-from src.core.structures import Detections, DetectionTarget
-from src.detection.heads.anchors import AnchorGrid, cell_shapes
-from src.detection.heads.dense import DenseDetector
-from src.detection.heads.matching import (
-    IGNORED,
-    focal_loss_sums,
-    match_anchors,
-    matched_targets,
-)
-from src.detection.heads.postprocess import take, top_per_level
+from ...backbones.batching import FeatureMaps
+from ...core.structures import Detections, DetectionTarget
+from .anchors import AnchorGrid, cell_shapes
+from .dense import DenseDetector
+from .matching import IGNORED, focal_loss_sums, match_anchors, matched_targets
+from .postprocess import take, top_per_level
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSDHead
 
-from src.backbones.batching import FeatureMaps
-from src.core.structures import Detections, DetectionTarget
-from src.detection.heads.anchors import AnchorGrid, cell_shapes
-from src.detection.heads.dense import DenseDetector
-from src.detection.heads.matching import global_mean_count, match_anchors, matched_targets
-from src.detection.heads.postprocess import take, top_per_class
+from ...backbones.batching import FeatureMaps
+from ...core.structures import Detections, DetectionTarget
+from .anchors import AnchorGrid, cell_shapes
+from .dense import DenseDetector
+from .matching import global_mean_count, match_anchors, matched_targets
+from .postprocess import take, top_per_class
 
 GROWTH = 2.2  # of the anchors' size from level to level: 16, 35, 77, 170, 375 pixels
 

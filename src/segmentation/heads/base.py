@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from src.backbones.dense import upsample
+from ...backbones.dense import upsample
 
 # (logits float [B, C, H, W], masks uint8 [B, H, W] with IGNORE) -> scalar terms by name
 Criterion = Callable[[Tensor, Tensor], dict[str, Tensor]]

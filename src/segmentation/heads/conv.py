@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from src.backbones.dense import joining_stride, upsample
-from src.core.structures import FeatureShape
-from src.segmentation.heads.base import SegmentationHead
+from ...backbones.dense import joining_stride, upsample
+from ...core.structures import FeatureShape
+from .base import SegmentationHead
 
 
 class ConvHead(SegmentationHead):

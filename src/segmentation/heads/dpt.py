@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.backbones.dense import BatchNorm2d
-from src.backbones.dpt import DPTDecoder
-from src.core.structures import FeatureShape
-from src.segmentation.heads.base import SegmentationHead
+from ...backbones.dense import BatchNorm2d
+from ...backbones.dpt import DPTDecoder
+from ...core.structures import FeatureShape
+from .base import SegmentationHead
 
 
 class DptHead(SegmentationHead):

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.backbones.pyramid import build_pyramid
-from src.core.errors import UserError
-from src.core.structures import IGNORE, FeatureShape
-from src.segmentation.heads.base import Criterion, SegmentationHead
+from ...backbones.pyramid import build_pyramid
+from ...core.errors import UserError
+from ...core.structures import IGNORE, FeatureShape
+from .base import Criterion, SegmentationHead
 
 QUERIES = 100
 BLOCKS = 3

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from src.backbones.dense import BatchNorm2d, upsample
-from src.backbones.pyramid import build_pyramid
-from src.core.structures import FeatureShape
-from src.segmentation.heads.base import SegmentationHead
+from ...backbones.dense import BatchNorm2d, upsample
+from ...backbones.pyramid import build_pyramid
+from ...core.structures import FeatureShape
+from .base import SegmentationHead
 
 LEVELS = 4  # strides 8, 16, 32, 64: the coarsest sees most of the image
 

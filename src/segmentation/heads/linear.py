@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from src.backbones.dense import LinearProbe
-from src.core.structures import FeatureShape
-from src.segmentation.heads.base import SegmentationHead
+from ...backbones.dense import LinearProbe
+from ...core.structures import FeatureShape
+from .base import SegmentationHead
 
 
 class LinearHead(LinearProbe, SegmentationHead):

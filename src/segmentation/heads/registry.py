@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from src.core.registry import Registry
-from src.core.structures import FeatureShape
-from src.segmentation.heads.base import SegmentationHead
-from src.segmentation.heads.conv import ConvHead
-from src.segmentation.heads.dpt import DptHead
-from src.segmentation.heads.eomt import EomtHead
-from src.segmentation.heads.fpn import FpnHead
-from src.segmentation.heads.linear import LinearHead
+from ...core.registry import Registry
+from ...core.structures import FeatureShape
+from .base import SegmentationHead
+from .conv import ConvHead
+from .dpt import DptHead
+from .eomt import EomtHead
+from .fpn import FpnHead
+from .linear import LinearHead
 
 
 class HeadBuilder(Protocol):

@@ -1,0 +1,1 @@
+"""Detection data: VOC, COCO and YOLO annotations."""

@@ -1,0 +1,50 @@
+"""The dataset YAML of detection (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ...core.config import Settings
+
+
+class BoxDataset(Settings):
+    """A detection data set: the tutorial's keys, and those of further formats.
+
+    Paths are relative to DATA_ROOT, and that to the working folder (or the project's root).
+    """
+
+    DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
+    HOW_TO_GET: str = Field("", description="said when a folder or file is not there")
+    FORMAT: Literal["voc", "coco", "yolo"] = Field("voc", description="annotation format")
+    TRAIN_IMG: Path = Field(description="folder of training images")
+    TRAIN_ANNOT: Path = Field(description="folder of XML or TXT files, or a COCO JSON file")
+    TRAIN_SPLIT: Path | None = Field(None, description="ImageSets file that names the images")
+    VALID_IMG: Path = Field(description="folder of validation images")
+    VALID_ANNOT: Path = Field(description="folder of XML or TXT files, or a COCO JSON file")
+    VALID_SPLIT: Path | None = Field(None, description="ImageSets file that names the images")
+    CLASSES: list[str] = Field(description="class names, '__background__' first")
+    DIFFICULT: Literal["train", "skip"] = Field(
+        "train", description="VOC 'difficult' objects in training: used, or left out"
+    )
+    VISUALIZE_TRANSFORMED_IMAGES: bool = Field(
+        False, description="save a picture of transformed samples before training"
+    )
+
+    @model_validator(mode="after")
+    def _background_first(self) -> BoxDataset:
+        if not self.CLASSES or self.CLASSES[0] != "__background__":
+            self.CLASSES = ["__background__", *self.CLASSES]
+        repeated = sorted({name for name in self.CLASSES if self.CLASSES.count(name) > 1})
+        if repeated:
+            raise ValueError(f"CLASSES names {', '.join(repeated)} more than once")
+        if len(self.CLASSES) < 2:
+            raise ValueError("CLASSES names no class beside __background__")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Class names by label: names[0] is ``__background__``."""
+        return self.CLASSES

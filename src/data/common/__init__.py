@@ -1,0 +1,1 @@
+"""What the packages of data share: images, faults, pairs, loaders, reports."""

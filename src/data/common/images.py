@@ -1,0 +1,172 @@
+"""Reading, finding and resizing images: one place, so that training and inference agree."""
+
+from __future__ import annotations
+
+import glob
+import io
+import re
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from ...core.errors import UserError
+from ...core.files import atomic_path
+from ...core.structures import Geometry, ResizeMode, Size
+
+_SUFFIXES = "jpg jpeg jpe jfif png bmp dib webp tif tiff ppm pgm pbm gif jp2 avif"
+SUFFIXES = frozenset("." + suffix for suffix in _SUFFIXES.split(" "))
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
+
+# What cv2 has to say about a bad file is said by the UserError instead.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image as uint8 [H, W, 3] RGB, upright (its EXIF orientation applied).
+
+    Grey, palette and CMYK images become RGB; 16 bits are scaled to 8 (the upper byte); alpha is
+    dropped, the stored colours stay as they are. cv2 decodes from memory, not by ``imread``: from
+    memory it refuses a truncated file, from disk it silently fills it up with grey. What cv2
+    refuses gets a second chance with Pillow, which reads some further formats.
+
+    Raises UserError ``cannot read image PATH: why``.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror or error}") from None
+    return decode_image(content, path)
+
+
+def decode_image(content: bytes, path: str | Path = "(memory)") -> np.ndarray:
+    """``read_image`` for a file's bytes; ``path`` is for the message only."""
+    if not content:
+        raise UserError(f"cannot read image {path}: the file is empty")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        image = None
+    if image is None:
+        image = _decode_with_pillow(content, path)
+    if image.dtype != np.uint8:
+        image = cv2.convertScaleAbs(image, alpha=255.0 if image.dtype.kind == "f" else 1 / 256)
+    return image
+
+
+def _decode_with_pillow(content: bytes, path: str | Path) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as file:
+                upright = ImageOps.exif_transpose(file)
+                if upright.mode.startswith("I") or upright.mode == "F":
+                    grey = np.asarray(upright)
+                    if upright.mode != "F":
+                        grey = (grey.astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                    return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+                return np.array(upright.convert("RGB"))
+    except Exception as error:  # Pillow raises all sorts on broken files
+        why = re.sub(r"<_io\.BytesIO.*?>", "the file", str(error)) or type(error).__name__
+        raise UserError(f"cannot read image {path}: {why}") from None
+
+
+def image_size_of(path: str | Path) -> Size:
+    """The size of the upright image, from the file's header alone (about 0.1 ms).
+
+    Raises UserError when the header cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                width, height = file.size
+                if file.format == "TIFF":  # Pillow's size may be the upright one already
+                    width, height = (file.tag_v2[tag] for tag in (256, 257))  # type: ignore
+                turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception as error:  # as above
+        why = "not an image" if "cannot identify" in str(error) else str(error)
+        raise UserError(f"cannot read image {path}: {why}") from None
+    return Size(height, width) if turned else Size(width, height)
+
+
+def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
+    """Write uint8 [H, W, 3] RGB atomically; the suffix says the format (.jpg, .png)."""
+    content = encode_image(image, Path(path).suffix, quality)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def encode_image(image: np.ndarray, suffix: str, quality: int = 92) -> bytes:
+    """uint8 [H, W, 3] RGB as the bytes of a file with this suffix."""
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    done, content = cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done, suffix
+    return bytes(content)
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key by which ``frame_9`` comes before ``frame_10``."""
+    parts = re.split(r"(\d+)", str(path).lower())
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p] + [
+        (2, 0, str(path))
+    ]
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image (any case), hidden files left out."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def list_images(source: str | Path) -> list[Path]:
+    """The images of a file, a folder (not its sub-folders) or a glob (``**`` for those too).
+
+    Natural order. Raises UserError when there is none.
+    """
+    text = str(Path(source).expanduser())
+    path = Path(text)
+    if path.is_dir():
+        found = [p for p in path.iterdir() if is_image(p) and p.is_file()]
+        if not found:
+            below = next((p for p in path.rglob("*") if is_image(p)), None)
+            hint = f"; its sub-folders do: try '{path}/**/*{below.suffix}'" if below else ""
+            raise UserError(f"no image in the folder {path}{hint}")
+    elif path.is_file():
+        if not is_image(path):
+            raise UserError(f"{path} is not an image (known: {' '.join(sorted(SUFFIXES))})")
+        found = [path]
+    elif glob.has_magic(text):
+        found = [Path(p) for p in glob.glob(text, recursive=True) if is_image(Path(p))]
+        if not found:
+            raise UserError(f"no image matches {text}")
+    else:
+        raise UserError(f"no such file or folder: {text}")
+    return sorted(found, key=natural_key)
+
+
+def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:
+    """What ``resize`` makes of an image of the size ``original``."""
+    if mode == "stretch":
+        return Size(*size)
+    scale = min(size.width / original.width, size.height / original.height)
+    return Size(
+        max(1, min(size.width, round(original.width * scale))),
+        max(1, min(size.height, round(original.height * scale))),
+    )
+
+
+def resize(image: np.ndarray, size: Size, mode: ResizeMode) -> tuple[np.ndarray, Geometry]:
+    """Resize uint8 [H, W, C]: ``fit`` inside WxH with the aspect kept, ``stretch`` to WxH.
+
+    Bilinear; area averaging from a shrinkage of 2 on, where bilinear would skip pixels (and where
+    averaging is worth its price: 7 times bilinear's).
+    """
+    original = Size(image.shape[1], image.shape[0])
+    resized = fitted_size(original, size, mode)
+    if resized != original:
+        shrinkage = max(original.width / resized.width, original.height / resized.height)
+        how = cv2.INTER_AREA if shrinkage >= 2 else cv2.INTER_LINEAR
+        image = cv2.resize(image, resized, interpolation=how)
+    return image, Geometry(original=original, resized=resized)

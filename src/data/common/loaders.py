@@ -1,0 +1,319 @@
+"""Batches of images and their truth, the same whatever the number of workers and processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ...core.errors import UserError
+from ...core.structures import Geometry
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, int]  # (epoch, index): travels with the request, so workers need no set_epoch
+
+
+@dataclass
+class Batch:
+    """Images of one step on one process.
+
+    images: uint8 [B, 3, H, W] RGB, padded right and bottom with zeros to the largest of the
+    batch; sizes: (h, w) before the padding; targets: the tensors of each image by name, as its
+    task has them (``DetectionTarget`` in resized pixels, ``SegmentationTarget``); indices:
+    positions in the list of records; geometries: how each original became its image.
+    """
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    targets: list[Any]
+    indices: list[int]
+    geometries: list[Geometry]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image_list(self) -> list[Tensor]:
+        """uint8 [3, h, w] each: views without the padding."""
+        return [image[:, :h, :w] for image, (h, w) in zip(self.images, self.sizes)]
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory (called by the loader on CUDA machines)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device; from pinned memory the copies do not wait."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        targets = [{name: move(value) for name, value in t.items()} for t in self.targets]
+        return replace(self, images=move(self.images), targets=targets)
+
+
+class Loaded(NamedTuple):
+    """One image as the model gets it: uint8 [H, W, 3], its truth by name, how it was resized."""
+
+    image: np.ndarray
+    target: dict[str, np.ndarray]
+    geometry: Geometry
+
+
+class Transform(Protocol):
+    """Reads a record of its task and transforms it; every random choice comes from ``seed``.
+
+    Raises UserError for a file that cannot be used.
+    """
+
+    def load(self, record: Any, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
+        """Image uint8 [H, W, 3], target arrays by name, geometry."""
+
+
+@dataclass
+class _Sample:
+    loaded: Loaded
+    index: int
+
+
+@dataclass
+class _Failure:
+    """A UserError on its way from a worker: raised there, torch would wrap it in a traceback."""
+
+    message: str
+
+
+class Samples(Dataset):
+    """Reads and transforms record ``index`` of ``epoch``, seeded from (seed, epoch, index)."""
+
+    def __init__(self, records: Sequence[Any], transform: Transform, seed: int) -> None:
+        self.records, self.transform, self.seed = records, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> _Sample | _Failure:
+        epoch, index = key
+        seed = int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0])
+        try:
+            return _Sample(Loaded(*self.transform.load(self.records[index], seed)), index)
+        except UserError as error:
+            return _Failure(str(error))
+
+
+def collate(samples: list[_Sample | _Failure]) -> Batch | _Failure:
+    """Samples into a Batch; the first failure stands for the whole batch."""
+    good: list[_Sample] = []
+    for sample in samples:
+        if isinstance(sample, _Failure):
+            return sample
+        good.append(sample)
+    loaded = [sample.loaded for sample in good]
+    sizes = [(one.image.shape[0], one.image.shape[1]) for one in loaded]
+    height, width = (max(side) for side in zip(*sizes))
+    images = torch.zeros((len(good), 3, height, width), dtype=torch.uint8)
+    for row, one, (h, w) in zip(images, loaded, sizes):
+        row[:, :h, :w] = torch.from_numpy(np.ascontiguousarray(one.image)).permute(2, 0, 1)
+    targets = [
+        {name: torch.from_numpy(value) for name, value in one.target.items()} for one in loaded
+    ]
+    geometries = [one.geometry for one in loaded]
+    return Batch(images, sizes, targets, [sample.index for sample in good], geometries)
+
+
+class GlobalBatches(Sampler[list[Key]]):
+    """One rank's share of the global batches of an epoch.
+
+    The order is a permutation seeded from (seed, epoch), cut into global batches; each is dealt
+    out strided (rank, rank + world, ...), so all ranks hold equally many images at every step and
+    the mean of their gradients is that of the global batch. Only when the last batch does not
+    divide by ``world`` is it filled up, with the first images of the epoch (at most world - 1 of
+    them are seen twice); on one process nothing is, and the last batch is the smaller one.
+
+    chances: [N], sum 1: images are drawn by these, with repetition, instead of once each.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        seed: int,
+        rank: int,
+        world: int,
+        chances: np.ndarray | None = None,
+    ) -> None:
+        self.count, self.batch, self.seed = count, batch, seed
+        self.chances = chances
+        self.rank, self.world = rank, world
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch = self.epoch
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.count)
+        if self.chances is not None:
+            order = rng.choice(self.count, self.count, p=self.chances)
+        order = np.concatenate([order, np.resize(order, -self.count % self.world)])
+        for step in range(len(self)):
+            share = order[step * self.batch : (step + 1) * self.batch][self.rank :: self.world]
+            yield [(epoch, index) for index in share.tolist()]
+
+
+class OrderedBatches(Sampler[list[Key]]):
+    """Indices rank, rank + world, ...: each image once over all ranks, in order."""
+
+    def __init__(self, count: int, batch: int, rank: int, world: int) -> None:
+        self.indices = list(range(count))[rank::world]
+        self.batch = batch
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for start in range(0, len(self.indices), self.batch):
+            yield [(0, index) for index in self.indices[start : start + self.batch]]
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader of Batches.
+
+    ``set_epoch(epoch)`` before each epoch (safe with persistent workers); ``group_size(step)``
+    tells how many batches share the optimizer step that batch ``step`` belongs to.
+    """
+
+    def __init__(self, samples: Samples, batches: Any, workers: int, accumulate: int = 1):
+        self.batches = batches
+        self.accumulate = accumulate
+        super().__init__(
+            samples,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # leaves the process's random state alone
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentations of the next iteration."""
+        self.batches.epoch = epoch
+
+    def group_size(self, step: int) -> int:
+        """``accumulate``, less in the last group of an epoch."""
+        first = step // self.accumulate * self.accumulate
+        return min(self.accumulate, len(self) - first)
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, _Failure):
+                raise UserError(f"{batch.message}; python -m src.data.check finds all such files")
+            yield batch
+
+
+def train_loader(
+    records: Sequence[Any],
+    transform: Transform,
+    *,
+    batch: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+    chances: np.ndarray | None = None,
+) -> BatchLoader:
+    """Shuffled, augmented batches; ``batch`` counts the images of all processes together.
+
+    chances: see GlobalBatches.
+
+    Raises UserError when there are no records or ``batch`` does not divide by ``world``.
+    """
+    if not records:
+        raise UserError("the training split has no images")
+    if batch % world:
+        raise UserError(f"--batch {batch} does not divide among {world} processes")
+    batches = GlobalBatches(len(records), batch, seed, rank, world, chances)
+    samples = Samples(records, transform, seed)
+    useful = useful_workers(workers, world)
+    if useful < workers:
+        log.info("--workers %d: %d used, for want of processor cores", workers, useful)
+    return BatchLoader(samples, batches, useful, accumulate)
+
+
+def valid_loader(
+    records: Sequence[Any],
+    transform: Transform,
+    *,
+    batch: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+) -> BatchLoader:
+    """Batches of the records rank, rank + world, ... in order; ``batch`` images on each process.
+
+    Ranks may differ by one image, so by a batch: validate without collective calls in a step.
+    """
+    batches = OrderedBatches(len(records), batch, rank, world)
+    samples = Samples(records, transform, seed=0)
+    return BatchLoader(samples, batches, useful_workers(workers, world))
+
+
+def split_loaders(
+    records: Mapping[str, Sequence[Any]],
+    training: Transform,
+    validation: Transform,
+    *,
+    batch: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    chances: np.ndarray | None = None,
+) -> tuple[BatchLoader, BatchLoader]:
+    """The loaders of records["train"] and records["valid"]; ``batch`` over all processes.
+
+    chances: of the training images, see GlobalBatches.
+    """
+    return (
+        train_loader(
+            records["train"],
+            training,
+            batch=batch,
+            workers=workers,
+            seed=seed,
+            rank=rank,
+            world=world,
+            chances=chances,
+        ),
+        valid_loader(
+            records["valid"],
+            validation,
+            batch=max(1, batch // world),
+            workers=workers,
+            rank=rank,
+            world=world,
+        ),
+    )
+
+
+def useful_workers(workers: int, world: int = 1) -> int:
+    """No more workers than processor cores (over the processes of this machine)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    most = max(1, (cores or 1) // max(1, here))
+    return min(workers, most)
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism

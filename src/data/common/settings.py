@@ -1,0 +1,37 @@
+"""What dataset YAMLs and data options of several tasks share (light: nothing heavy is imported)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from ...core.config import CommandSettings, Settings, option
+from ...core.structures import ResizeMode
+
+
+class PairDataset(Settings):
+    """A data set of images and a file of truth for each, paired by stem.
+
+    Paths are relative to DATA_ROOT, and that to the working folder (or the project's root). The
+    four folders may be given as flags instead, which are taken as they are.
+    """
+
+    DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
+    TRAIN_IMAGES: Path | None = Field(None, description="folder of training images")
+    TRAIN_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
+    VALID_IMAGES: Path | None = Field(None, description="folder of validation images")
+    VALID_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
+    IMAGE_SUFFIX: str = Field("", description="end of image stems that is no part of the name")
+    RECURSIVE: bool = Field(False, description="look into sub-folders as well")
+
+
+class DataOptions(CommandSettings):
+    """Data."""
+
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    resize: ResizeMode = option(
+        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+    )

@@ -1,0 +1,1 @@
+"""Depth data: images and depth files."""

@@ -1,0 +1,1 @@
+"""Classification data: folders and CSV files."""

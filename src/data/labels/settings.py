@@ -1,0 +1,46 @@
+"""The dataset YAML of classification (light: nothing heavy is imported here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from ...core.config import Settings
+
+
+class LabelDataset(Settings):
+    """A classification data set: a folder a class (ImageFolder), or a CSV of path and labels.
+
+    Paths are relative to DATA_ROOT, and that to the working folder (or the project's root).
+    Folders may be given as flags instead, which are taken as they are; then no YAML is needed.
+    """
+
+    DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
+    TRAIN_DIR: Path | None = Field(None, description="folder with a sub-folder a class")
+    VALID_DIR: Path | None = Field(None, description="folder with a sub-folder a class")
+    TRAIN_CSV: Path | None = Field(None, description="CSV file: image path, label(s)")
+    VALID_CSV: Path | None = Field(None, description="CSV file: image path, label(s)")
+    CLASS_NAMES: list[str] | None = Field(
+        None, description="class names by index (default: those of the training data, sorted)"
+    )
+    MULTI_LABEL: bool | None = Field(
+        None,
+        description="an image may have several classes, or none (default: when a row of a CSV has)",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LabelDataset:
+        names = self.CLASS_NAMES
+        if names is not None:
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise ValueError(f"CLASS_NAMES names {', '.join(repeated)} more than once")
+            if not names:
+                raise ValueError("CLASS_NAMES names no class")
+        for split in ("TRAIN", "VALID"):
+            if getattr(self, f"{split}_DIR") and getattr(self, f"{split}_CSV"):
+                raise ValueError(f"give {split}_DIR or {split}_CSV, not both")
+        if self.MULTI_LABEL and self.TRAIN_DIR:
+            raise ValueError("MULTI_LABEL needs TRAIN_CSV: a folder gives an image one class")
+        return self

@@ -1,0 +1,1 @@
+"""Segmentation data: images and masks."""

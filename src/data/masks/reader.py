@@ -1,0 +1,256 @@
+"""Segmentation masks: which image has which, and their pixels as class indices."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...core.errors import UserError
+from ...core.files import atomic_path
+from ...core.structures import IGNORE, Size
+from ..common.faults import Fault
+from ..common.listing import Split
+from ..common.pairs import Folders, check_pairs, named_folders, pair_files
+from .settings import Colour, MaskDataset
+
+log = logging.getLogger(__name__)
+
+_MOST_NAMED = 5  # wrong values of one file that a message names
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """One image and its mask. id: the stem without IMAGE_SUFFIX, unique in a split."""
+
+    image: Path
+    mask: Path
+    id: str
+
+
+def split_folders(
+    dataset: MaskDataset,
+    split: Split,
+    data_root: Path | None = None,
+    images: Path | None = None,
+    masks: Path | None = None,
+) -> Folders:
+    """The folders of a split: those given (as flags), else the YAML's below its DATA_ROOT.
+
+    UserError when a folder is named nowhere.
+    """
+    return named_folders(dataset, split, "masks", data_root, images, masks)
+
+
+def read_mask_split(dataset: MaskDataset, folders: Folders) -> tuple[list[MaskRecord], list[Fault]]:
+    """The pairs of a split, by stem, and what has no partner; see ``pairs.pair_files``."""
+    pairs, faults = pair_files(
+        folders, "mask", (dataset.IMAGE_SUFFIX, dataset.MASK_SUFFIX), dataset.RECURSIVE
+    )
+    return [MaskRecord(*pair) for pair in pairs], faults
+
+
+class MaskReader:
+    """Reads mask files of a data set as uint8 [H, W]: class indices from 0, IGNORE where none.
+
+    auto: a picture in colour is colour-coded; a palette is taken for indices unless some of its
+    colours stands in LABEL_COLORS_LIST at another place; one byte a pixel is taken for indices
+    unless its values are the grey colours of LABEL_COLORS_LIST. 16 and 32 bits are indices.
+    """
+
+    def __init__(self, dataset: MaskDataset) -> None:
+        self.dataset = dataset
+        self.table = index_table(dataset)
+        self.colours = colour_table(dataset)
+
+    @property
+    def rules(self) -> str:
+        """All that makes classes of a file's pixels, in words."""
+        return f"{self.dataset.MASK_FORMAT} {self.table.tolist()} {sorted(self.colours.items())}"
+
+    def read(self, path: Path, size: Size | None = None) -> np.ndarray:
+        """The mask of a file; UserError when it cannot be read, has another size than ``size``
+        (its image's), or holds an index or colour that no class has (with the pixel count)."""
+        try:
+            with Image.open(path) as file:
+                if file.mode not in ("P", "L", "1") and not file.mode.startswith("I"):
+                    file = file.convert("RGB")
+                palette = file.getpalette("RGB") if file.mode == "P" else None
+                pixels = np.asarray(file)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"cannot read mask {path}: {error}") from None
+        if size is not None and pixels.shape[:2] != (size.height, size.width):
+            raise UserError(
+                f"the mask {path} is {pixels.shape[1]}x{pixels.shape[0]}, its image "
+                f"{size.width}x{size.height}"
+            )
+        return self.classes(pixels, palette, path)
+
+    def classes(self, pixels: np.ndarray, palette: list[int] | None, path: Path) -> np.ndarray:
+        """Stored pixels [H, W] or [H, W, 3] (and a palette, flat) -> class indices."""
+        if self.dataset.MASK_FORMAT == "binary":
+            layers = pixels.reshape(*pixels.shape[:2], -1)
+            return np.asarray(layers.max(axis=2) > 0, np.uint8)
+        if pixels.ndim == 3:
+            if self.dataset.MASK_FORMAT == "index":
+                if (pixels != pixels[..., :1]).any():
+                    raise UserError(f"the mask {path} is in colour, and MASK_FORMAT says index")
+                return self._by_index(pixels[..., 0], path)
+            if not self.colours:
+                raise UserError(f"the mask {path} is in colour: give LABEL_COLORS_LIST in the YAML")
+            return self._by_colour(packed(pixels), path)
+        if pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8)
+        if pixels.dtype == np.uint8:
+            values = np.flatnonzero(np.bincount(pixels.reshape(-1), minlength=256))
+            entries = palette_entries(palette, values)
+            if self._is_coloured(values, entries, palette is not None):
+                lookup = np.zeros(256, np.int32)
+                lookup[values] = entries
+                return self._by_colour(lookup[pixels], path)
+        return self._by_index(pixels, path)
+
+    def _is_coloured(self, values: np.ndarray, colours: np.ndarray, palette: bool) -> bool:
+        """Whether bytes mean colours of LABEL_COLORS_LIST rather than indices."""
+        if self.dataset.MASK_FORMAT != "auto" or not self.colours:
+            return self.dataset.MASK_FORMAT == "color"
+        known = [self.colours.get(int(colour)) for colour in colours]
+        moved = [
+            index is not None and index != int(self.table[min(value, len(self.table) - 1)])
+            for value, index in zip(values.tolist(), known)
+        ]
+        return any(moved) if palette else any(moved) and None not in known
+
+    def _by_index(self, pixels: np.ndarray, path: Path) -> np.ndarray:
+        if pixels.dtype != np.uint8:
+            last = len(self.table) - 1
+            pixels = np.where((pixels < 0) | (pixels > last), last, pixels)
+        found = self.table[pixels]
+        wrong = found < 0
+        if wrong.any():
+            values, counts = np.unique(pixels[wrong], return_counts=True)
+            self._refuse(path, "index", [str(v) for v in values.tolist()], counts)
+        return found.astype(np.uint8)
+
+    def _by_colour(self, colours: np.ndarray, path: Path) -> np.ndarray:
+        keys = np.array(sorted(self.colours), np.int32)
+        classes = np.array([self.colours[key] for key in keys.tolist()], np.uint8)
+        place = np.searchsorted(keys, colours).clip(0, len(keys) - 1)
+        wrong = keys[place] != colours
+        if wrong.any():
+            values, counts = np.unique(colours[wrong], return_counts=True)
+            names = [f"[{c >> 16}, {c >> 8 & 255}, {c & 255}]" for c in values.tolist()]
+            self._refuse(path, "colour", names, counts)
+        return classes[place]
+
+    def _refuse(self, path: Path, kind: str, names: list[str], counts: np.ndarray) -> None:
+        order = np.argsort(-counts)[:_MOST_NAMED]
+        named = ", ".join(f"{names[i]} ({counts[i]} pixels)" for i in order)
+        more = f" and {len(names) - len(order)} more" if len(names) > len(order) else ""
+        count = len(self.dataset.ALL_CLASSES)
+        hints = [f"ALL_CLASSES ({count} classes)"]
+        hints += ["LABEL_COLORS_LIST, IGNORE_COLORS"] if kind == "colour" else ["IGNORE_INDEX"]
+        hints += ["MASK_FORMAT: binary"] if count == 2 else ["MASK_FORMAT"]
+        raise UserError(
+            f"the mask {path} has pixels of a{'n' if kind == 'index' else ''} {kind} that no class "
+            f"has: {named}{more}; see {', '.join(hints)} in the YAML"
+        )
+
+
+def index_table(dataset: MaskDataset) -> np.ndarray:
+    """int16 [N + 1] by stored index: class index, IGNORE, or -1 (also at the end, for beyond)."""
+    count = len(dataset.ALL_CLASSES)
+    plain = {dataset.FIRST_INDEX + i: i for i in range(count)}
+    mapping = dict(dataset.INDEX_MAP) if dataset.INDEX_MAP is not None else plain
+    mapping |= dict.fromkeys((i for i in dataset.ignored if i >= 0), IGNORE)
+    table = np.full(max(256, *mapping, 0) + 2, -1, np.int16)
+    for stored, index in mapping.items():
+        table[stored] = index
+    return table
+
+
+def colour_table(dataset: MaskDataset) -> dict[int, int]:
+    """Packed colour -> class index or IGNORE; empty without LABEL_COLORS_LIST."""
+    table = {_pack(c): i for i, c in enumerate(dataset.LABEL_COLORS_LIST or [])}
+    return table | {_pack(c): IGNORE for c in dataset.IGNORE_COLORS} if table else {}
+
+
+def _pack(colour: Colour) -> int:
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
+
+
+def packed(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [..., 3] -> int32 [...]: one number a colour."""
+    wide = pixels.astype(np.int32)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def palette_entries(palette: list[int] | None, values: np.ndarray) -> np.ndarray:
+    """Packed colours of bytes: by the palette (flat, 0 beyond its end), or as grey."""
+    if palette is None:
+        return packed(np.repeat(values[:, None], 3, axis=1))
+    colours = np.zeros((256, 3), np.int32)
+    given = np.asarray(palette, np.int32).reshape(-1, 3)[:256]
+    colours[: len(given)] = given
+    return packed(colours[values])
+
+
+@lru_cache(maxsize=1)
+def voc_palette() -> tuple[int, ...]:
+    """Pascal VOC's 256 colours, flat: the bits of the index, spread over red, green and blue."""
+    flat = []
+    for index in range(256):
+        colour = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                colour[channel] |= (index >> 3 * bit + channel & 1) << 7 - bit
+        flat += colour
+    return tuple(flat)
+
+
+def write_mask(path: str | Path, mask: np.ndarray, colours: np.ndarray) -> None:
+    """Write uint8 [H, W] as a palette PNG, atomically: the bytes are the class indices.
+
+    colours: uint8 [256, 3], what a viewer shows.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8)).convert("L")
+    picture = Image.frombytes("P", picture.size, picture.tobytes())
+    picture.putpalette(colours.astype(np.uint8).tobytes())
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def count_pixels(records: Iterable[MaskRecord], reader: MaskReader, workers: int = 4) -> np.ndarray:
+    """int64 [C + 1]: pixels of each class in all masks, those without a class last."""
+    classes = len(reader.dataset.ALL_CLASSES)
+
+    def count(record: MaskRecord) -> np.ndarray:
+        counts = np.bincount(reader.read(record.mask).reshape(-1), minlength=256)
+        return np.append(counts[:classes], counts[IGNORE])
+
+    total = np.zeros(classes + 1, np.int64)
+    with ThreadPoolExecutor(workers) as pool:
+        for counts in pool.map(count, records):
+            total += counts
+    return total
+
+
+def balanced_weights(pixels: np.ndarray, most: float = 10.0) -> list[float]:
+    """Median-frequency balancing (SegNet, https://arxiv.org/abs/1511.00561): the median share
+    over each class's own, at most ``most``; 1 for a class without pixels. pixels: [C]."""
+    shares = pixels / max(1, pixels.sum())
+    present = shares > 0
+    middle = float(np.median(shares[present])) if present.any() else 1.0
+    weights = np.where(present, middle / np.maximum(shares, 1e-12), 1.0)
+    return np.minimum(weights, most).tolist()
+
+
+def check_masks(records: list[MaskRecord], split: str, most: int = 2000) -> list[Fault]:
+    """What headers show of at most ``most`` pairs: unreadable files, sizes that differ."""
+    return check_pairs([(record.image, record.mask) for record in records], split, most=most)

@@ -1,0 +1,114 @@
+"""From an image and its mask to the model's input: augmentation presets and the resize."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from ...core.structures import IGNORE, Geometry, ResizeMode, Size
+from ..common import images
+from .reader import MaskReader, MaskRecord
+
+MaskPreset = Literal["none", "flip", "jitter", "strong"]
+JITTER = (0.5, 2.0)  # of the size that the image would have without augmentation
+
+
+class MaskTransform:
+    """Reads and transforms a pair for training or validation; see ``load``.
+
+    Presets, in training only: none; flip = mirrored half of the time; jitter = resized by 0.5 to
+    2 times (log-uniform), a crop of ``size``, flip; strong = and colour, blur, noise, grey.
+    ``jitter`` and ``strong`` always give ``size``; what is missing is padded (grey, IGNORE).
+    """
+
+    def __init__(
+        self,
+        reader: MaskReader,
+        size: Size,
+        mode: ResizeMode,
+        preset: MaskPreset = "jitter",
+        training: bool = True,
+    ) -> None:
+        self.reader, self.size, self.mode = reader, Size(*size), mode
+        self.training = training
+        self.preset: MaskPreset = preset if training else "none"
+        self._pipeline: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Spawned workers build their own pipeline: albumentations' need not be picklable."""
+        return {**self.__dict__, "_pipeline": None}
+
+    def load(
+        self, record: MaskRecord, seed: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
+        """Image uint8 [h, w, 3], {"mask": uint8 [h, w]}, geometry.
+
+        In validation the mask keeps its own size: scores are taken in the original pixels.
+        """
+        image = images.read_image(record.image)
+        mask = self.reader.read(record.mask, Size(image.shape[1], image.shape[0]))
+        if not self.training:
+            image, geometry = images.resize(image, self.size, self.mode)
+            return image, {"mask": mask}, geometry
+        image, mask, geometry = self(image, mask, seed)
+        return image, {"mask": mask}, geometry
+
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, Geometry]:
+        """Image and mask at the model's size (the plain resize, or a preset's crop)."""
+        original = Size(image.shape[1], image.shape[0])
+        rng = np.random.default_rng(seed)
+        size = self.size
+        cropping = self.preset in ("jitter", "strong")
+        if cropping:  # one resize for both: the fitting and the jitter
+            factor = float(np.exp(rng.uniform(*np.log(JITTER))))
+            size = Size(max(1, round(size.width * factor)), max(1, round(size.height * factor)))
+        image, geometry = images.resize(image, size, self.mode)
+        mask = resize_mask(mask, geometry.resized)
+        if cropping:
+            image, mask = self._augment(image, mask, int(rng.integers(2**31)))
+        elif self.preset == "flip" and rng.random() < 0.5:
+            image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
+        return image, mask, Geometry(original, Size(image.shape[1], image.shape[0]))
+
+    def _augment(
+        self, image: np.ndarray, mask: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self._pipeline is None:
+            self._pipeline = build_pipeline(self.size, self.preset == "strong")
+        self._pipeline.set_random_seed(seed)
+        done = self._pipeline(image=image, mask=mask)
+        return done["image"], done["mask"]
+
+
+def resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
+    """uint8 [H, W] -> [size.height, size.width], each pixel the nearest one's class."""
+    if (mask.shape[1], mask.shape[0]) == tuple(size):
+        return mask
+    return cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def build_pipeline(size: Size, strong: bool) -> Any:
+    """Albumentations: pad (image grey, mask IGNORE), crop to ``size``, flip, and colours."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
+    import albumentations as A  # noqa: N812
+
+    from ..boxes.transforms import FILL
+
+    steps: list[Any] = [
+        A.PadIfNeeded(size.height, size.width, fill=FILL, fill_mask=IGNORE, position="random"),
+        A.RandomCrop(size.height, size.width),
+        A.HorizontalFlip(p=0.5),
+    ]
+    if strong:
+        worse = [A.GaussianBlur(blur_limit=(3, 5)), A.GaussNoise(std_range=(0.02, 0.08))]
+        steps += [
+            A.ColorJitter(0.4, 0.4, 0.4, 0.05, p=0.8),
+            A.ToGray(p=0.05),
+            A.OneOf(worse, p=0.2),
+        ]
+    return A.Compose(steps)

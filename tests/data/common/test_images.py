@@ -1,0 +1,168 @@
+"""Reading, listing and resizing images."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.core.errors import UserError
+from src.core.structures import Size
+from src.data.common.images import (
+    fitted_size,
+    image_size_of,
+    list_images,
+    read_image,
+    resize,
+    write_image,
+)
+from tests.data.helpers import picture
+
+
+def test_colours_are_rgb(tmp_path):
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[..., 0] = 200
+    write_image(tmp_path / "red.png", image)
+    assert (read_image(tmp_path / "red.png") == image).all()
+    assert np.asarray(Image.open(tmp_path / "red.png"))[0, 0].tolist() == [200, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_exif_orientation(tmp_path, orientation, suffix):
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:8, :16] = (250, 0, 0)  # one corner tells all eight apart
+    pixels[:8, 48:] = (0, 250, 0)
+    stored = Image.fromarray(pixels)
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned{suffix}"
+    stored.save(path, exif=exif)
+    image = read_image(path)
+    assert image_size_of(path) == (image.shape[1], image.shape[0])
+    assert image.shape[:2] == ((64, 32) if orientation >= 5 else (32, 64))
+    corners = {"tl": image[4, 4], "tr": image[4, -4], "bl": image[-4, 4], "br": image[-4, -4]}
+    red = max(corners, key=lambda c: int(corners[c][0]) - int(corners[c][1]))
+    green = max(corners, key=lambda c: int(corners[c][1]) - int(corners[c][0]))
+    # The EXIF standard: where the stored first row and first column belong.
+    expected = {1: "tl tr", 2: "tr tl", 3: "br bl", 4: "bl br", 5: "tl bl", 6: "tr br"}
+    expected |= {7: "br tr", 8: "bl tl"}
+    assert f"{red} {green}" == expected[orientation]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    colour = np.full((16, 24, 3), (200, 100, 50), np.uint8)
+    rgb, path = Image.fromarray(colour), tmp_path / "image.png"
+    expected: tuple[int, ...] = (200, 100, 50)
+    if mode == "I;16":
+        Image.fromarray(np.full((16, 24), 128 * 256 + 17, np.uint16)).save(path)
+        expected = (128, 128, 128)
+    elif mode == "P":
+        rgb.quantize(4).save(path)
+    elif mode == "CMYK":
+        path = path.with_suffix(".jpg")
+        rgb.convert("CMYK").save(path)
+    elif mode == "RGBA":
+        rgb.putalpha(0)  # transparent: the stored colours all the same
+        rgb.save(path)
+    else:
+        rgb.convert(mode).save(path)
+        grey = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+        expected = {"1": None}.get(mode, (grey,) * 3)
+    image = read_image(path)
+    assert image.dtype == np.uint8 and image.shape == (16, 24, 3)
+    if expected:
+        assert np.abs(image.astype(float) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bit_colour(tmp_path, suffix):
+    deep = (picture(20, 10).astype(np.uint16) << 8) + 99
+    cv2.imwrite(str(tmp_path / f"deep{suffix}"), deep[..., ::-1])
+    difference = read_image(tmp_path / f"deep{suffix}").astype(int) - picture(20, 10)
+    assert np.abs(difference).max() <= 1
+
+
+def test_what_only_pillow_reads(tmp_path):
+    Image.fromarray(picture(20, 10)).convert("CMYK").save(tmp_path / "cmyk.tiff")
+    image = read_image(tmp_path / "cmyk.tiff")
+    assert np.abs(image.astype(int) - picture(20, 10)).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
+@pytest.mark.parametrize("share", [0.3, 0.95])
+def test_a_truncated_image_is_an_error(tmp_path, suffix, share):
+    path = tmp_path / f"cut{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    write_image(path, noise)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match=f"cannot read image {path}: ."):
+        read_image(path)
+
+
+def test_unreadable(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("not an image")
+    for name, why in (("empty.jpg", "empty"), ("text.jpg", "."), ("none.jpg", "No such file")):
+        with pytest.raises(UserError, match=f"cannot read image .*{name}: .*{why}"):
+            read_image(tmp_path / name)
+        with pytest.raises(UserError, match=f"cannot read image .*{name}: "):
+            image_size_of(tmp_path / name)
+
+
+def test_listing(tmp_path):
+    names = ["f10.JPG", "f9.jpg", "a.PNG", "b.webp", "c.TIFF"]
+    for name in [*names, "notes.txt", ".hidden.jpg"]:
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "deep.jpg").touch()
+    listed = [path.name for path in list_images(tmp_path)]
+    assert listed == ["a.PNG", "b.webp", "c.TIFF", "f9.jpg", "f10.JPG"]
+    assert [p.name for p in list_images(tmp_path / "f9.jpg")] == ["f9.jpg"]
+    assert [p.name for p in list_images(f"{tmp_path}/f*")] == ["f9.jpg", "f10.JPG"]
+    assert "deep.jpg" in [p.name for p in list_images(f"{tmp_path}/**/*.jpg")]
+
+
+def test_listing_nothing(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "deep.jpg").touch()
+    (tmp_path / "notes.txt").touch()
+    cases = {
+        str(tmp_path): r"no image in .*sub-folders",
+        str(tmp_path / "none"): "no such file",
+        str(tmp_path / "*.jpg"): "no image matches",
+        str(tmp_path / "notes.txt"): "is not an image",
+    }
+    for source, message in cases.items():
+        with pytest.raises(UserError, match=message):
+            list_images(source)
+
+
+@pytest.mark.parametrize(
+    ("original", "mode", "expected"),
+    [
+        ((640, 480), "fit", (320, 240)),
+        ((480, 640), "fit", (225, 300)),
+        ((100, 50), "fit", (320, 160)),
+        ((5000, 3), "fit", (320, 1)),
+        ((640, 480), "stretch", (320, 300)),
+        ((320, 300), "fit", (320, 300)),
+    ],
+)
+def test_resize(original, mode, expected):
+    image = picture(*original)
+    resized, geometry = resize(image, Size(320, 300), mode)
+    assert (resized.shape[1], resized.shape[0]) == expected == geometry.resized
+    assert geometry.original == original
+    assert fitted_size(Size(*original), Size(320, 300), mode) == expected
+    assert abs(resized.mean() - image.mean()) < 3
+
+
+def test_shrinking_averages():
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[:, ::4] = 240  # a quarter of the columns: the mean is 60
+    small, _ = resize(stripes, Size(50, 50), "fit")
+    assert np.abs(small.astype(int) - 60).max() <= 2

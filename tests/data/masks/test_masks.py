@@ -1,0 +1,280 @@
+"""Masks of every kind, pairing, and their transforms."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.core.config import load_yaml, validate
+from src.core.errors import UserError
+from src.core.structures import IGNORE, Size
+from src.data.common.images import write_image
+from src.data.masks import reader as m
+from src.data.masks.settings import MaskDataset
+from src.data.masks.transforms import MaskTransform
+from tests.conftest import PROJECT
+
+NAMES = ["ground", "red", "green"]
+COLOURS = [(0, 0, 0), (200, 0, 0), (0, 200, 0)]
+MASK = np.array([[0, 1, 2, 2], [0, 1, 1, IGNORE]], np.uint8)
+
+
+def dataset(**keys) -> MaskDataset:
+    return MaskDataset(**{"ALL_CLASSES": NAMES, **keys})
+
+
+def save(path: Path, pixels: np.ndarray, palette: list[int] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(pixels)
+    if palette is not None:
+        picture = Image.frombytes("P", picture.size, pixels.tobytes())
+        picture.putpalette(palette)
+    picture.save(path)
+    return path
+
+
+def test_index_masks(tmp_path: Path) -> None:
+    read = m.MaskReader(dataset()).read
+    np.testing.assert_array_equal(read(save(tmp_path / "a.png", MASK)), MASK)
+    voc = list(m.voc_palette())
+    np.testing.assert_array_equal(read(save(tmp_path / "b.png", MASK, voc)), MASK)
+    deep = save(tmp_path / "c.png", MASK.astype(np.uint16))
+    np.testing.assert_array_equal(read(deep), MASK)
+
+
+def test_shifted_and_mapped_indices(tmp_path: Path) -> None:
+    ade = m.MaskReader(dataset(FIRST_INDEX=1, IGNORE_INDEX=0))
+    stored = np.where(MASK == IGNORE, 0, MASK + 1).astype(np.uint8)
+    np.testing.assert_array_equal(ade.read(save(tmp_path / "a.png", stored)), MASK)
+    city = m.MaskReader(dataset(INDEX_MAP={7: 0, 8: 1, 26: 2}, IGNORE_INDEX=[0, 1]))
+    stored = np.array([7, 8, 26] + [0] * 253, np.uint8)[MASK]
+    np.testing.assert_array_equal(city.read(save(tmp_path / "b.png", stored)), MASK)
+
+
+def test_colour_masks_as_rgb_and_as_a_palette_in_another_order(tmp_path: Path) -> None:
+    reader = m.MaskReader(dataset(LABEL_COLORS_LIST=COLOURS, IGNORE_COLORS=[(9, 9, 9)]))
+    table = np.full((256, 3), 9, np.uint8)
+    table[:3] = COLOURS
+    np.testing.assert_array_equal(reader.read(save(tmp_path / "a.png", table[MASK])), MASK)
+    order = np.array([2, 0, 1] + [3] * 253, np.uint8)  # class -> byte in the file
+    palette = np.array([COLOURS[1], COLOURS[2], COLOURS[0], (9, 9, 9)]).ravel().tolist()
+    stored = save(tmp_path / "b.png", order[MASK], palette)
+    np.testing.assert_array_equal(reader.read(stored), MASK)
+
+
+def test_voc_palette_with_its_colours_is_read_by_index_and_keeps_255(tmp_path: Path) -> None:
+    voc = list(m.voc_palette())
+    colours = [tuple(voc[3 * i : 3 * i + 3]) for i in range(3)]
+    reader = m.MaskReader(dataset(LABEL_COLORS_LIST=colours))
+    np.testing.assert_array_equal(reader.read(save(tmp_path / "a.png", MASK, voc)), MASK)
+    assert voc[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0] and voc[-3:] == [224, 224, 192]
+
+
+def test_binary_masks_of_two_greys(tmp_path: Path) -> None:
+    white = [(0, 0, 0), (255, 255, 255)]
+    stored = np.array([[0, 255], [255, 0]], np.uint8)
+    wanted = [[0, 1], [1, 0]]
+    two = {"ALL_CLASSES": ["background", "person"], "LABEL_COLORS_LIST": white}
+    reader = m.MaskReader(MaskDataset(**two))
+    assert reader.read(save(tmp_path / "a.png", stored)).tolist() == wanted
+    soft = save(tmp_path / "b.png", np.array([[0, 250], [3, 0]], np.uint8))
+    with pytest.raises(UserError, match="MASK_FORMAT: binary"):
+        reader.read(soft)
+    assert m.MaskReader(MaskDataset(**two, MASK_FORMAT="binary")).read(soft).tolist() == wanted
+
+
+def test_unknown_values_are_named_with_their_pixels(tmp_path: Path) -> None:
+    wrong = MASK.copy()
+    wrong[0, 2:] = 7
+    path = save(tmp_path / "wrong.png", wrong)
+    with pytest.raises(UserError, match=r"wrong\.png .*index .*7 \(2 pixels\)"):
+        m.MaskReader(dataset()).read(path)
+    table = np.zeros((256, 3), np.uint8)
+    table[:3], table[7] = COLOURS, (1, 2, 3)
+    path = save(tmp_path / "odd.png", table[np.where(wrong == IGNORE, 0, wrong)])
+    with pytest.raises(UserError, match=r"odd\.png .*colour .*\[1, 2, 3\] \(2 pixels\)"):
+        m.MaskReader(dataset(LABEL_COLORS_LIST=COLOURS)).read(path)
+    with pytest.raises(UserError, match="4x2, its image 5x2"):
+        m.MaskReader(dataset()).read(save(tmp_path / "c.png", MASK), Size(5, 2))
+    (tmp_path / "d.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="cannot read mask"):
+        m.MaskReader(dataset()).read(tmp_path / "d.png")
+
+
+def test_pairs_are_found_by_stem(tmp_path: Path) -> None:
+    picture = np.zeros((2, 4, 3), np.uint8)
+    for stem in ("img_10", "img_9", "alone"):
+        write_image(tmp_path / "i" / f"{stem}.jpg", picture)
+    for stem in ("img_9", "img_10", "orphan"):
+        save(tmp_path / "m" / f"{stem}.png", MASK)
+    folders = m.Folders(tmp_path / "i", tmp_path / "m", None)
+    records, faults = m.read_mask_split(dataset(), folders)
+    assert [(r.image.stem, r.mask.stem) for r in records] == [("img_9",) * 2, ("img_10",) * 2]
+    kinds = {(f.kind, f.severity) for f in faults}
+    assert kinds == {("image without mask", "error"), ("mask without image", "warning")}
+    listed = tmp_path / "list.txt"
+    listed.write_text("img_10\n")
+    records, faults = m.read_mask_split(
+        dataset(), m.Folders(folders.images, folders.truths, listed)
+    )
+    assert [r.id for r in records] == ["img_10"] and not faults
+
+
+def test_cityscapes_layout(tmp_path: Path) -> None:
+    image = tmp_path / "leftImg8bit" / "ulm" / "ulm_1_leftImg8bit.png"
+    write_image(image, np.zeros((2, 4, 3), np.uint8))
+    folder = tmp_path / "gtFine" / "ulm"
+    save(folder / "ulm_1_gtFine_labelIds.png", np.full((2, 4), 7, np.uint8))
+    save(folder / "ulm_1_gtFine_color.png", np.zeros((2, 4, 3), np.uint8))
+    content = load_yaml(PROJECT / "segmentation_configs" / "cityscapes.yaml")
+    city = validate(MaskDataset, content, "cityscapes.yaml")
+    assert len(city.names) == 19
+    records, faults = m.read_mask_split(city, m.Folders(image.parents[1], folder.parent, None))
+    assert [r.id for r in records] == ["ulm_1"] and not faults
+    assert (m.MaskReader(city).read(records[0].mask) == 0).all()
+
+
+@pytest.mark.parametrize("name", ["voc", "person", "camvid", "ade20k", "cityscapes"])
+def test_yamls_are_valid(name: str) -> None:
+    path = PROJECT / "segmentation_configs" / f"{name}.yaml"
+    content = load_yaml(path)
+    content.pop("TRAIN", None)
+    assert len(validate(MaskDataset, content, str(path)).names) >= 2
+
+
+def pair(tmp_path: Path) -> m.MaskRecord:
+    """A picture whose colours tell the class of each pixel."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:40, 20:60] = 1
+    mask[30:, 50:] = 2
+    table = np.array(COLOURS, np.uint8)
+    image, stored = tmp_path / "p.png", tmp_path / "masks" / "p.png"
+    write_image(image, table[mask])
+    return m.MaskRecord(image, save(stored, mask), "p")
+
+
+@pytest.mark.parametrize("preset", ["none", "flip", "jitter", "strong"])
+def test_image_and_mask_move_together(tmp_path: Path, preset) -> None:
+    record = pair(tmp_path)
+    transform = MaskTransform(m.MaskReader(dataset()), Size(64, 64), "fit", preset)
+    seen = set()
+    for seed in range(6):
+        image, target, geometry = transform.load(record, seed)
+        mask = target["mask"]
+        assert mask.shape == image.shape[:2] and geometry.original == Size(80, 60)
+        assert mask.shape == ((64, 64) if preset in ("jitter", "strong") else (48, 64))
+        inner = cv2.erode((mask == 1).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        if inner.any() and preset != "strong":
+            assert (image[inner][:, 0] > 150).all() and (image[inner][:, 1] < 50).all()
+        if preset == "jitter" and (mask == IGNORE).any():
+            assert (image[mask == IGNORE] == (124, 116, 104)).all()
+            seen.add("padded")
+        again = pickle.loads(pickle.dumps(transform)).load(record, seed)
+        np.testing.assert_array_equal(again[0], image)
+        np.testing.assert_array_equal(again[1]["mask"], mask)
+    assert preset != "jitter" or seen == {"padded"}
+
+
+def test_validation_masks_keep_their_size(tmp_path: Path) -> None:
+    transform = MaskTransform(m.MaskReader(dataset()), Size(32, 32), "fit", "jitter", False)
+    image, target, _ = transform.load(pair(tmp_path), 5)
+    assert image.shape == (24, 32, 3) and target["mask"].shape == (60, 80)
+
+
+def test_counts_and_balanced_weights(tmp_path: Path) -> None:
+    record = pair(tmp_path)
+    counts = m.count_pixels([record, record], m.MaskReader(dataset()))
+    assert counts.sum() == 2 * 60 * 80 and counts[-1] == 0
+    assert counts[1] == 2 * (30 * 40 - 10 * 10) and counts[2] == 2 * 30 * 30
+    weights = m.balanced_weights(counts[:-1])
+    assert weights[2] > weights[1] == 1 > weights[0]
+
+
+def test_written_masks_come_back(tmp_path: Path) -> None:
+    m.write_mask(tmp_path / "x.png", MASK, np.zeros((256, 3), np.uint8))
+    np.testing.assert_array_equal(m.MaskReader(dataset()).read(tmp_path / "x.png"), MASK)
+
+
+def test_camvid(shared: Path) -> None:
+    content = load_yaml(PROJECT / "segmentation_configs" / "camvid.yaml")
+    camvid = validate(MaskDataset, content, "camvid.yaml")
+    root = shared / "data" / "camvid"
+    records, faults = m.read_mask_split(camvid, m.split_folders(camvid, "valid", root))
+    assert len(records) == 101 and not faults and not m.check_masks(records, "valid")
+    counts = m.count_pixels(records[:5], m.MaskReader(camvid))
+    assert counts.sum() == 5 * 320 * 240 and (counts > 0).sum() > 8
+
+
+def test_the_doctor_knows_masks(tmp_path: Path, monkeypatch, caplog) -> None:
+    import json
+    import sys
+
+    import yaml
+
+    from src.data import check
+
+    for split in ("train", "valid"):
+        for number in range(3):
+            picture = np.full((6, 8, 3), 40 * number + (split == "valid"), np.uint8)
+            write_image(tmp_path / split / "i" / f"{number}.png", picture)
+            mask = np.full((6, 8), min(number, 1), np.uint8)
+            save(tmp_path / split / "m" / f"{number}.png", mask)
+    bad = np.zeros((6, 8), np.uint8)
+    bad[0, :5] = 9
+    save(tmp_path / "train" / "m" / "0.png", bad)
+    save(tmp_path / "train" / "m" / "1.png", bad[:, :4])
+    (tmp_path / "train" / "m" / "2.png").unlink()
+    config = {"DATA_ROOT": str(tmp_path), "ALL_CLASSES": NAMES, "TRAIN": {"lr": 1e-3}}
+    config |= {f"{s.upper()}_{k}": f"{s}/{k[0].lower()}" for s in ("train", "valid")
+               for k in ("IMAGES", "MASKS")}  # fmt: skip
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    words = ["check", "--config", str(tmp_path / "c.yaml"), "--out-dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        check.main()
+    assert end.value.code == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    faults = {(f["kind"], Path(f["path"]).name): f["detail"] for f in report["train"]["faults"]}
+    assert "9 (5 pixels)" in faults["bad mask", "0.png"]
+    assert "4x6, its image 8x6" in faults["bad mask", "1.png"]
+    assert ("image without mask", "2.png") in faults
+    assert report["valid"]["pixels"] == {"ground": 48, "red": 96, "green": 0}
+    assert report["valid"]["images_with"]["red"] == 2
+    kinds = [f["kind"] for f in report["valid"]["faults"]]
+    assert kinds == ["class without pixels"]
+    assert (tmp_path / "out" / "samples_valid.jpg").is_file()
+
+
+def test_voc_segmentation_is_unpacked_from_the_archive_of_boxes(tmp_path: Path) -> None:
+    import io
+    import tarfile
+
+    from src.data import fetch_voc
+
+    archive = tmp_path / "VOC2012.tar"
+    png = io.BytesIO()
+    Image.fromarray(MASK).save(png, format="PNG")
+    with tarfile.open(archive, "w") as tar:
+        for name, content in (
+            ("ImageSets/Main/train.txt", b"z"),
+            ("ImageSets/Segmentation/trainval.txt", b"a b"),
+            ("ImageSets/Segmentation/train.txt", b"a\n"),
+            *((f"JPEGImages/{s}.jpg", b"jpeg") for s in "abz"),
+            *((f"SegmentationClass/{s}.png", png.getvalue()) for s in "ab"),
+            *((f"SegmentationObject/{s}.png", b"no") for s in "ab"),
+        ):
+            entry = tarfile.TarInfo(f"VOCdevkit/VOC2012/{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    assert fetch_voc.unpack(archive, "train", tmp_path / "train", fetch_voc.MASKS) == 1
+    found = sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path / "train").rglob("*.*"))
+    assert found == ["train/images/a.jpg", "train/masks/a.png"]
+    assert (m.MaskReader(dataset()).read(tmp_path / "train/masks/a.png") == MASK).all()
+    parts = fetch_voc.segmentation_parts()
+    assert [(p.listed, p.split) for p in parts] == [("train", "train"), ("val", "valid")]
+    assert len({p.filename for p in parts}) == 1 and "2012" in parts[0].filename
