@@ -41,11 +41,16 @@ def stack_targets(targets: Sequence[Target]) -> Tensor:
 
 
 def mix_batch(
-    images: Tensor, targets: Sequence[Target], classes: int, mixup: float, cutmix: float
-) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    images: Sequence[Tensor] | Tensor,
+    targets: Sequence[Target],
+    classes: int,
+    mixup: float,
+    cutmix: float,
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Each image mixed with the one before it, and so their targets.
 
-    images: uint8 [B, 3, H, W]. mixup (https://arxiv.org/abs/1710.09412) blends; cutmix
+    images: uint8 [3, h, w] each; one of another shape is stretched to that of the image it goes
+    into. mixup (https://arxiv.org/abs/1710.09412) blends; cutmix
     (https://arxiv.org/abs/1905.04899) pastes a rectangle; both figures are the alpha of the Beta
     distribution, 0 = not at all; with both, one of them is drawn for the batch. Random choices
     come from torch's generator.
@@ -53,24 +58,43 @@ def mix_batch(
     cut = cutmix > 0 and (mixup == 0 or float(torch.rand(())) < 0.5)
     alpha = torch.tensor(cutmix if cut else mixup)
     share = float(torch.distributions.Beta(alpha, alpha).sample())
-    other = images.roll(1, dims=0)
-    if cut:
-        height, width = images.shape[-2:]
-        side = (1 - share) ** 0.5
-        middle = torch.rand(2)
-        top, bottom = _span(float(middle[0]), side, height)
-        left, right = _span(float(middle[1]), side, width)
-        mixed = images.clone()
-        mixed[..., top:bottom, left:right] = other[..., top:bottom, left:right]
-        share = 1 - (bottom - top) * (right - left) / (height * width)
-    else:
-        blend = images.float() * share + other.float() * (1 - share)
-        mixed = blend.round().to(images.dtype)
+    middle = torch.rand(2).tolist()
     truth = stack_targets(targets)
     if truth.ndim == 1:
         truth = F.one_hot(truth, classes).float()
-    truth = truth * share + truth.roll(1, dims=0) * (1 - share)
-    return mixed, [{"labels": row} for row in truth]
+    mixed, found = [], []
+    for row, image in enumerate(images):
+        other = _stretched(images[row - 1], image)
+        if cut:
+            image, kept = _pasted(image, other, share, middle)
+        else:
+            blend = image.float() * share + other.float() * (1 - share)
+            image, kept = blend.round().to(image.dtype), share
+        mixed.append(image)
+        found.append({"labels": truth[row] * kept + truth[row - 1] * (1 - kept)})
+    return mixed, found
+
+
+def _stretched(image: Tensor, like: Tensor) -> Tensor:
+    """uint8 [3, h, w] in the size of another."""
+    size = like.shape[-2:]
+    if image.shape[-2:] == size:
+        return image
+    large = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)
+    return large[0].round().clamp(0, 255).to(image.dtype)
+
+
+def _pasted(
+    image: Tensor, other: Tensor, share: float, middle: Sequence[float]
+) -> tuple[Tensor, float]:
+    """The image with a rectangle of the other; the share of it that stays its own."""
+    height, width = image.shape[-2:]
+    side = (1 - share) ** 0.5
+    top, bottom = _span(middle[0], side, height)
+    left, right = _span(middle[1], side, width)
+    image = image.clone()
+    image[..., top:bottom, left:right] = other[..., top:bottom, left:right]
+    return image, 1 - (bottom - top) * (right - left) / (height * width)
 
 
 def _span(middle: float, side: float, length: int) -> tuple[int, int]:

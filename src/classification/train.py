@@ -177,7 +177,16 @@ def check_options(options: TrainClassifier) -> None:
             "--mixup and --cutmix mix pixels anew in each step, --cache-features keeps what the "
             "backbone says of an image: leave one of them out"
         )
+    if (options.mixup or options.cutmix) and options.batch < 2 * world():
+        raise UserError(
+            f"--mixup and --cutmix mix the images of a process's batch; --batch {options.batch} "
+            f"gives {world()} process(es) less than two each: raise --batch"
+        )
     if options.head in ("knn", "logistic"):
+        if options.mixup or options.cutmix:
+            raise UserError(
+                f"--head {options.head} is fitted to whole images: leave --mixup and --cutmix out"
+            )
         if options.fine_tune:
             raise UserError(f"--head {options.head} trains no backbone: leave --fine-tune out")
         if world() > 1:
@@ -226,10 +235,9 @@ def build_loss(
     from .losses import mix_batch
 
     def mixed_loss(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-        if len(batch) < 2 or len(set(batch.sizes)) > 1:
+        if len(batch) < 2:  # the last of an epoch
             return model_loss(model, batch)
-        return model(
-            *mix_batch(batch.images, batch.targets, classes, options.mixup, options.cutmix)
-        )
+        images = batch.image_list()
+        return model(*mix_batch(images, batch.targets, classes, options.mixup, options.cutmix))
 
     return mixed_loss if options.mixup or options.cutmix else model_loss

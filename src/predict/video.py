@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -214,7 +214,7 @@ def report_video(
     batch: int | None = None,
 ) -> int:
     """Run on a video file, camera or stream; ``<name>.mp4`` and its result files, ``<name>_...``,
-    go to ``out_dir``.
+    go to ``out_dir`` (see ``claim_name``).
 
     batch: frames the model takes at once (default: the predictor's; live sources: 1, and frames
     it has no time for are left out). After Ctrl-C, or q in the window, the video and the files
@@ -224,13 +224,39 @@ def report_video(
     window = Window("Results") if show else None
     reader = VideoReader(source)
     out_dir = require_writable(out_dir)
-    path = out_dir / f"{reader.name}.mp4"
+    path = out_dir / f"{claim_name(out_dir, source, reader.name)}.mp4"
     if path.exists() and Path(source).exists() and path.samefile(source):
         raise UserError(f"the result would overwrite {source}; choose another --out-dir")
     run = _VideoRun(predictor, reader, report, window)
     with one_cv2_thread(predictor):
         run.go(path, max_frames, 1 if reader.live else batch or predictor.batch)
     return run.summary(path)
+
+
+def claim_name(folder: Path, source: str, stem: str) -> str:
+    """The name of a source's results: its stem, unless results of another source bear it.
+
+    ``<name>_source.txt`` beside the results says whose they are, so that the same video finds its
+    name again; a namesake from elsewhere is called after its folder as well, or numbered.
+    """
+    path = Path(source)
+    whole = str(path.resolve()) if path.exists() else source
+    parent = path.resolve().parent.name if path.exists() else ""
+    second = f"{parent}_{stem}" if parent else f"{stem}_2"
+    for name in chain((stem, second), (f"{second}_{i}" for i in count(2))):
+        note = folder / f"{name}_source.txt"
+        try:
+            with note.open("x", encoding="utf-8") as file:
+                file.write(whole + "\n")
+        except FileExistsError:
+            if note.read_text(encoding="utf-8").strip() != whole:
+                continue
+        except OSError as error:
+            raise UserError(f"cannot write {note}: {error.strerror or error}") from None
+        if name != stem:
+            log.info("%s holds results of another '%s': these are called %s", folder, stem, name)
+        return name
+    raise AssertionError("unreachable")
 
 
 class _VideoRun:

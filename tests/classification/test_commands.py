@@ -15,6 +15,8 @@ from src.classification.settings import InferClassifier, TrainClassifier
 from src.classification.train import train
 from src.core import cli
 from src.core.errors import UserError
+from src.core.structures import Geometry, Size
+from src.data.common.loaders import Batch
 from src.data.labels.settings import LabelDataset
 from src.visualise.draw import draw_ranking
 from tests.classification.drawn import draw_folders
@@ -122,8 +124,32 @@ def test_multi_label_with_mixing_and_resume(tmp_path):
     assert [row["epoch"] for row in history.rows] == [1, 2]
 
 
+def test_images_of_mixed_shapes_are_mixed(tmp_path):
+    """--resize fit on wide and high photographs: the images differ in size within a batch."""
+    from src.classification.train import build_loss
+
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    geometries = [Geometry(Size(64, 64), Size(64, 64))] * 2
+    labels = [{"label": torch.tensor(0)}, {"label": torch.tensor(1)}]
+    batch = Batch(images, [(48, 64), (64, 48)], labels, [0, 1], geometries)
+    seen = {}
+
+    def model(images, targets):
+        seen.update(images=images, targets=targets)
+        return {}
+
+    torch.manual_seed(1)
+    build_loss(options(tmp_path, mixup=1.0), 2)(model, batch)
+    assert [tuple(image.shape[1:]) for image in seen["images"]] == batch.sizes
+    assert all(0 < float(target["labels"][0]) < 1 for target in seen["targets"])
+
+
 def test_contradictions_are_told(tmp_path):
     draw_folders(tmp_path, train=1, valid=1)
+    with pytest.raises(UserError, match="less than two"):
+        train(options(tmp_path, mixup=0.2, batch=1))
+    with pytest.raises(UserError, match="whole images"):
+        train(options(tmp_path, head="knn", cutmix=1.0))
     with pytest.raises(UserError, match="fine-tune"):
         train(options(tmp_path, head="knn", fine_tune=True))
     with pytest.raises(UserError, match="resume"):

@@ -13,7 +13,7 @@ from src.core.structures import Size
 from src.data.common.loaders import GlobalBatches
 from src.data.labels.reader import LabelRecord, check_labels, read_labels
 from src.data.labels.settings import LabelDataset
-from src.data.labels.transforms import LabelTransform, label_target
+from src.data.labels.transforms import LabelTransform, label_target, random_part
 from tests.classification.drawn import draw_folders
 
 CONFIGS = Path(__file__).resolve().parents[2] / "classification_configs"
@@ -89,6 +89,33 @@ def test_augmentation_is_a_function_of_the_seed(preset):
     assert any((transform(image, seed)[0] != first).any() for seed in range(6, 12))
     still = LabelTransform(Size(48, 32), "stretch", preset, training=False)
     assert (still(image, 1)[0] == still(image, 2)[0]).all()
+
+
+@pytest.mark.parametrize("preset", ["crop", "strong"])
+def test_crops_average_what_they_shrink(preset):
+    """White noise 2048 -> 224: a crop that skips pixels keeps the noise (std 49), and its model
+    never sees what validation shows it (7.8)."""
+    noise = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), dtype=np.uint8)
+    size = Size(224, 224)
+    still, _ = LabelTransform(size, "fit", training=False)(noise)
+    moved = [LabelTransform(size, "fit", preset)(noise, seed)[0] for seed in range(4)]
+    assert still.std() < 9
+    assert max(image[..., 0].std() for image in moved) < 20  # 14 of the smallest crop
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (3, 400), (400, 3), (1, 1)])
+def test_random_parts_lie_inside_and_differ(shape):
+    height, width = shape
+    drawn = set()
+    for seed in range(200):
+        rows, columns = random_part(Size(width, height), np.random.default_rng(seed))
+        assert 0 <= rows.start < rows.stop <= height and 0 <= columns.start < columns.stop <= width
+        drawn.add((rows.start, rows.stop, columns.start, columns.stop))
+    if shape == (60, 80):
+        shares = [(b - a) * (d - c) / 4800 for a, b, c, d in drawn]
+        aspects = [(d - c) / (b - a) for a, b, c, d in drawn]
+        assert 0.33 < min(shares) < 0.45 and 0.9 < max(shares) <= 1
+        assert 0.7 < min(aspects) < 0.85 and 1.2 < max(aspects) < 1.4
 
 
 def test_balanced_drawing():

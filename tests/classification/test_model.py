@@ -65,12 +65,17 @@ def test_label_loss():
     torch.testing.assert_close(several, expected)
 
 
+@pytest.mark.parametrize("shapes", [((64, 64), (64, 64)), ((48, 64), (64, 40))])
 @pytest.mark.parametrize("alphas", [(0.4, 0.0), (0.0, 1.0)])
-def test_mixed_targets_are_the_shares_of_the_pixels(alphas):
+def test_mixed_targets_are_the_shares_of_the_pixels(alphas, shapes):
     torch.manual_seed(3)
-    flat = torch.stack([torch.full((3, 64, 64), value, dtype=torch.uint8) for value in (0, 200)])
+    flat = [
+        torch.full((3, *shape), value, dtype=torch.uint8) for shape, value in zip(shapes, (0, 200))
+    ]
     targets = [{"label": torch.tensor(0)}, {"label": torch.tensor(1)}]
     mixed, truth = mix_batch(flat, targets, 3, *alphas)
+    assert [image.shape[1:] for image in mixed] == [*shapes]
+    assert all(0.01 < target["labels"][0] < 0.99 for target in truth)
     for image, target in zip(mixed, truth):
         share = float(image.float().mean()) / 200
         assert target["labels"].tolist() == pytest.approx([1 - share, share, 0], abs=0.01)

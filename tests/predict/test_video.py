@@ -21,7 +21,7 @@ import pytest
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.predict.capture import VideoReader, source_name
-from src.predict.video import VideoWriter
+from src.predict.video import VideoWriter, claim_name
 from tests.conftest import PROJECT
 from tests.predict.helpers import detect_video, make_video, moving, predictor, scene
 
@@ -345,6 +345,24 @@ def test_two_videos_share_a_folder(tmp_path: Path) -> None:
         assert (tmp_path / "out" / f"{name}.mp4").is_file()
         content = json.loads((tmp_path / "out" / f"{name}_images.json").read_text())
         assert len(content["images"]) == frames
+
+
+def test_namesakes_from_two_folders_keep_their_results_apart(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sources = {}
+    for folder, frames in (("front", 6), ("back", 9)):
+        (tmp_path / folder).mkdir()
+        sources[folder] = make_video(tmp_path / folder / "clip.mp4", moving(frames))
+    for _ in range(2):  # again: each finds its own name
+        assert run(sources["front"], out) == 0
+        assert run(sources["back"], out) == 0
+    for name, frames in (("clip", 6), ("back_clip", 9)):
+        assert len(probe(out / f"{name}.mp4")["frames"]) == frames
+        content = json.loads((out / f"{name}_images.json").read_text())
+        assert len(content["images"]) == frames
+    assert len(list(out.glob("*.mp4"))) == 2
+    names = [claim_name(out, f"rtsp://host/{camera}/clip", "clip") for camera in "ab"]
+    assert names == ["clip_2", "clip_2_2"]
 
 
 def test_a_disk_that_fills_up_is_a_user_error_and_no_hang(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from .reader import LabelRecord
 
 LabelPreset = Literal["none", "flip", "crop", "strong"]
 SCALE = (0.35, 1.0)  # share of the image's area that a crop holds
+RATIO = (3 / 4, 4 / 3)  # its width / height
 
 
 class LabelTransform:
@@ -49,16 +50,43 @@ class LabelTransform:
 
     def __call__(self, image: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Geometry]:
         """The image at the model's size (the plain resize, or a preset's crop)."""
+        if self.preset == "none":
+            return images.resize(image, self.size, self.mode)
+        rng = np.random.default_rng(seed)
         original = Size(image.shape[1], image.shape[0])
-        if self.preset in ("none", "flip"):
-            image, geometry = images.resize(image, self.size, self.mode)
-            if self.preset == "flip" and np.random.default_rng(seed).random() < 0.5:
-                image = cv2.flip(image, 1)
-            return image, geometry
-        if self._pipeline is None:
-            self._pipeline = _pipeline(self.size, self.preset == "strong")
-        self._pipeline.set_random_seed(seed % 2**32)
-        return self._pipeline(image=image)["image"], Geometry(original, self.size)
+        if self.preset == "flip":
+            image, _ = images.resize(image, self.size, self.mode)
+        else:
+            part = image[random_part(original, rng)]
+            image, _ = images.resize(part, self.size, "stretch")
+        if rng.random() < 0.5:
+            image = cv2.flip(image, 1)
+        if self.preset == "strong":
+            if self._pipeline is None:
+                self._pipeline = _colours()
+            self._pipeline.set_random_seed(int(rng.integers(2**31)))
+            image = self._pipeline(image=np.ascontiguousarray(image))["image"]
+        size = Size(image.shape[1], image.shape[0])
+        return np.ascontiguousarray(image), Geometry(original, size)
+
+
+def random_part(image: Size, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random part: its area SCALE of the image's, its aspect RATIO
+    (log-uniform), or, where ten draws do not fit, the largest one in the middle
+    (Inception's crop, https://arxiv.org/abs/1409.4842, as torchvision draws it)."""
+    for _ in range(10):
+        area = image.width * image.height * rng.uniform(*SCALE)
+        ratio = float(np.exp(rng.uniform(*np.log(RATIO))))
+        width, height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < width <= image.width and 0 < height <= image.height:
+            left = int(rng.integers(image.width - width + 1))
+            top = int(rng.integers(image.height - height + 1))
+            return slice(top, top + height), slice(left, left + width)
+    ratio = min(max(image.width / image.height, RATIO[0]), RATIO[1])
+    width = max(1, min(image.width, round(image.height * ratio)))
+    height = max(1, min(image.height, round(image.width / ratio)))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return slice(top, top + height), slice(left, left + width)
 
 
 def label_target(record: LabelRecord, classes: int | None) -> dict[str, np.ndarray]:
@@ -70,17 +98,15 @@ def label_target(record: LabelRecord, classes: int | None) -> dict[str, np.ndarr
     return {"labels": labels}
 
 
-def _pipeline(size: Size, strong: bool) -> Any:
-    """Albumentations: random resized crop, flip, and colours."""
+def _colours() -> Any:
+    """Albumentations: colours, grey and blur."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
     import albumentations as A  # noqa: N812
 
-    steps: list[Any] = [
-        A.RandomResizedCrop((size.height, size.width), scale=SCALE),
-        A.HorizontalFlip(p=0.5),
-    ]
-    if strong:
-        steps.append(A.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8))
-        steps.append(A.ToGray(p=0.15))
-        steps.append(A.GaussianBlur(blur_limit=(3, 7), p=0.3))
-    return A.Compose(steps)
+    return A.Compose(
+        [
+            A.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8),
+            A.ToGray(p=0.15),
+            A.GaussianBlur(blur_limit=(3, 7), p=0.3),
+        ]
+    )
