@@ -54,11 +54,11 @@ def probe(
     answering without looking would give, of the options."""
 
     def read(flags: list[str]) -> Callable[[], Figures]:
-        kind = getattr(import_module(f"src.{task}.settings"), settings)
+        kind = getattr(import_module(f".{task}.settings", __package__), settings)
         options = parse_probe(kind, flags, script)
 
         def run() -> Figures:
-            figures = best(import_module(f"src.{task}.train").train(options))
+            figures = best(import_module(f".{task}.train", __package__).train(options))
             return {**figures, **floor(options)}
 
         return run

@@ -49,7 +49,11 @@ def demo(options: DemoOptions) -> int:
     model = root / "train" / "best_model.pth"
     results = evaluate(
         EvaluateOptions(
-            model=model, config=CONFIG, workers=options.workers, out_dir=root / "evaluation"
+            model=model,
+            config=CONFIG,
+            workers=options.workers,
+            out_dir=root / "evaluation",
+            overwrite=True,
         )
     )
     annotate(model, data, root)

@@ -9,7 +9,7 @@ from ..backbones.settings import BackboneOptions, ModelSummary
 from ..core.config import Settings, Sides, option
 from ..core.structures import ResizeMode
 from ..data.common.settings import DataOptions
-from ..data.labels.settings import LabelDataset
+from ..data.labels.settings import LabelDataset, LabelFolders
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
 from ..predict.settings import KnownOptions, PredictOptions
@@ -39,19 +39,15 @@ class ClassificationModelOptions(BackboneOptions):
         return {**super().model_arguments(), "head": self.head, "layers": self.head_layers}
 
 
-class TrainClassifier(TrainingOptions, ClassificationModelOptions, DataOptions, CacheOptions):
+class TrainClassifier(
+    TrainingOptions, ClassificationModelOptions, DataOptions, LabelFolders, CacheOptions
+):
     """Train image classification on a DINO backbone, from folders or a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = LabelDataset
 
     config: Path | None = option(
         None, flags=["-c"], help="dataset YAML (classification_configs/); not needed with folders"
-    )
-    train_dir: Path | None = option(
-        None, help="training images in a folder a class, or a CSV file of path,label"
-    )
-    valid_dir: Path | None = option(
-        None, help="validation images in a folder a class, or a CSV file of path,label"
     )
     resize: ResizeMode = option(
         "stretch", help="stretch = fill --imgsz exactly; fit = keep the aspect ratio inside it"
@@ -85,6 +81,14 @@ class ClassificationModelSummary(ModelSummary, ClassificationModelOptions):
     """Print the layers, parameters and multiply-adds of a classifier."""
 
     num_classes: int = option(1000, ge=2, help="number of classes")
+
+
+class EvaluateClassification(LabelFolders):
+    """Evaluation of classification."""
+
+    test_dir: Path | None = option(
+        None, help="test images in a folder a class, or a CSV file of path,label"
+    )
 
 
 class InferClassifier(PredictOptions, KnownOptions):

@@ -117,17 +117,16 @@ def build_parser(
         for name in getattr(cls, "__annotations__", {}):
             if name in settings.model_fields:
                 declared.setdefault(name, cls)
-    groups: dict[type, argparse._ArgumentGroup] = {}
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for name, field in settings.model_fields.items():
         if name == "dataset":
             continue
         owner = declared.get(name, settings)
-        if owner not in groups:
-            title = (owner.__doc__ or "options").strip().splitlines()[0].rstrip(".")
-            groups[owner] = parser.add_argument_group(
-                "Of this command" if owner is settings else title
-            )
-        _add_flag(groups[owner], name, field)
+        title = (owner.__doc__ or "options").strip().splitlines()[0].rstrip(".")
+        title = "Of this command" if owner is settings else title
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        _add_flag(groups[title], name, field)
     return parser
 
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict
 from ..core.config import CommandSettings, Settings, option
 from .boxes.settings import BoxDataset
 from .depths.settings import DepthDataset, DepthFolders
-from .labels.settings import LabelDataset
+from .labels.settings import LabelDataset, LabelFolders
 from .masks.settings import FolderOptions, MaskDataset
 
 
@@ -38,17 +38,6 @@ class CheckData(CommandSettings):
     )
     samples: int = option(16, ge=0, help="images in each picture of samples")
     workers: int = option(4, ge=1, help="threads that read images")
-
-
-class LabelFolders(CommandSettings):
-    """Folders of classification (where the YAML does not name them)."""
-
-    train_dir: Path | None = option(
-        None, help="training images in a folder a class, or a CSV file of path,label"
-    )
-    valid_dir: Path | None = option(
-        None, help="validation images in a folder a class, or a CSV file of path,label"
-    )
 
 
 class CheckSegmentation(FolderOptions, CheckData):

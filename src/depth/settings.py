@@ -37,7 +37,13 @@ class DepthModelOptions(BackboneOptions):
         return {**super().model_arguments(), "head": self.head, "channels": self.head_channels}
 
 
-class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders, CacheOptions):
+class DepthInference(CommandSettings):
+    """Looks at an image (validation, evaluation and inference alike)."""
+
+    flip: bool = option(False, flags=["--flip-average"], help="average with the mirrored image")
+
+
+class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders, DepthInference, CacheOptions):
     """Train depth from single pictures on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = DepthDataset
@@ -59,7 +65,6 @@ class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders, CacheOptions)
         "silog",
         help="scale-invariant logarithmic loss; steps = and sharper edges (Meta's with DPT)",
     )
-    flip_average: bool = option(False, help="evaluate the mean with the mirrored image")
     eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")
     pictures: int = option(4, ge=0, help="validation images drawn after each evaluation")
     save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
@@ -81,12 +86,18 @@ class DepthModelSummary(DepthModelOptions):
         return {**super().model_arguments(), "span": Range(bins=self.bins, norm=self.bins_norm)}
 
 
-class DepthOutput(CommandSettings):
+class EvaluateDepth(DepthInference, DepthFolders):
+    """Evaluation of depth."""
+
+    test_images: Path | None = option(None, help="folder of test images")
+    test_depths: Path | None = option(None, help="folder of test depths")
+
+
+class DepthOutput(DepthInference):
     """Depth."""
 
     model_name: str | None = option(None, help="backbone that the checkpoint must have")
     head: str | None = option(None, help="head that the checkpoint must have")
-    flip: bool = option(False, help="average with the mirrored image")
     near: float | None = option(
         None, ge=0, help="metres at the bright end of the colours (default: images 2 % of the "
         "pixels, videos the model's least)"

@@ -92,10 +92,8 @@ class DepthTask(TrainingTask[TrainDepth]):
         from ..features.loaders import cache_loaders
 
         options, data = self.options, self.options.dataset
-        if options.flip_average:
-            raise UserError(
-                "--flip-average mirrors images, and --cache-features keeps none mirrored"
-            )
+        if options.flip:
+            raise UserError("--flip mirrors images, and --cache-features keeps none mirrored")
         size = Size(*options.imgsz)
         rules = f"{data.DEPTH_SCALE} {data.MIN_DEPTH} {data.MAX_DEPTH} {data.TRAIN_CROP}"
         return cache_loaders(
@@ -123,7 +121,7 @@ class DepthTask(TrainingTask[TrainDepth]):
         keep = range(0, min(len(records), step * options.pictures), step)
 
         def validate(model: nn.Module) -> dict[str, float]:
-            looked: Any = FlipAveraged(model) if options.flip_average else model
+            looked: Any = FlipAveraged(model) if options.flip else model
             scores, maps = evaluate(looked, loader, device, keep)
             if scores is None:
                 return {}

@@ -66,11 +66,13 @@ def evaluate(
     device: torch.device,
     *,
     full: bool = False,
+    threshold: float = 0.25,
 ) -> DetectionScores | None:
     """Score ``model`` over all records once, whatever the number of processes.
 
     Every process calls it with its share as ``loader``; the main one gets the scores, the others
-    None. full: VOC's AP50, precision-recall curves and the confusion matrix as well.
+    None. full: VOC's AP50, precision-recall curves and the confusion matrix (of scores from
+    ``threshold`` on) as well.
     """
     found = predict_split(model, loader, device)
     metric = DetectionMetric(classes)
@@ -80,4 +82,4 @@ def evaluate(
     if not is_main():
         return None
     assert len(metric.results) == len(records), "every image is evaluated once"
-    return metric.compute(full=full)
+    return metric.compute(full=full, confusion_threshold=threshold)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ..backbones.settings import BackboneOptions, ModelSummary
-from ..core.config import Settings, Sides, option
-from ..data.boxes.settings import BoxDataset
+from ..core.config import CommandSettings, Settings, Sides, option
+from ..data.boxes.settings import BoxDataset, BoxFolders
 from ..data.common.settings import DataOptions
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
@@ -54,10 +54,18 @@ class DetectionModelSummary(ModelSummary, DetectionModelOptions):
     num_classes: int = option(21, ge=2, help="number of classes, background included")
 
 
-class DetectionOutput(IdentityOptions):
-    """Detections."""
+class DetectionInference(CommandSettings):
+    """Detections (evaluation and inference alike)."""
 
     threshold: float = option(0.25, ge=0, le=1, help="least score of a detection to keep")
+
+
+class DetectionOutput(DetectionInference, IdentityOptions):
+    """Detections."""
+
+
+class EvaluateDetection(DetectionInference, BoxFolders):
+    """Evaluation of detection."""
 
 
 class InferDetectionImage(PredictOptions, DetectionOutput):

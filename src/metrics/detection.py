@@ -69,6 +69,21 @@ class DetectionScores:
             values["voc_mAP50_area"] = self.voc_map50_area
         return {name: value for name, value in values.items() if value == value}
 
+    def at_threshold(self) -> dict[str, dict[str, float | None]]:
+        """name -> precision, recall and F1 of the detections in the confusion matrix, right where
+        the class is and IoU is .5 or more; None where there is nothing to be had or found."""
+        assert self.confusion is not None
+        found, truth = self.confusion.sum(axis=0), self.confusion.sum(axis=1)
+        rows: dict[str, dict[str, float | None]] = {}
+        for label, name in enumerate(self.classes, start=1):
+            right, total = float(self.confusion[label, label]), float(found[label] + truth[label])
+            rows[name] = {
+                "precision": right / found[label] if found[label] else None,
+                "recall": right / truth[label] if truth[label] else None,
+                "F1": 2 * right / total if total else None,
+            }
+        return rows
+
     def to_plain(self) -> dict[str, Any]:
         """Everything as JSON values (None for what is not defined)."""
         named = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR100")
@@ -85,6 +100,7 @@ class DetectionScores:
             plain["voc_AP50_11point"] = self.voc_ap50_11point
             plain["voc_AP50_area"] = self.voc_ap50_area
         if self.confusion is not None:
+            plain["at_threshold"] = self.at_threshold()
             plain["confusion"] = {
                 "classes": ["background", *self.classes],
                 "rows_truth_columns_detected": self.confusion.tolist(),

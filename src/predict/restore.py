@@ -81,7 +81,7 @@ def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predi
     given = {
         "model": trained.model,
         "image_size": trained.image_size,
-        "resize": trained.resize,
+        "resize": options.resize or trained.resize,
         "device": options.device,
         "precision": options.precision,
         "batch": options.batch,

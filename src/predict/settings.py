@@ -6,23 +6,50 @@ from pathlib import Path
 from typing import Literal
 
 from ..core.config import CommandSettings, Sides, option
+from ..core.structures import ResizeMode
 
 
-class PredictOptions(CommandSettings):
-    """Inference."""
+class ModelOptions(CommandSettings):
+    """The trained model, and how it looks at images (inference and evaluation alike)."""
 
     model: Path = option(..., flags=["-m"], help="checkpoint of a training run: best_model.pth")
-    input: str = option(..., flags=["-i"], help="what to run on: a file, a folder or a glob")
-    out_dir: Path = option(..., help="sub-folder of outputs/ for the results")
     imgsz: Sides | None = option(
         None, help="width and height of the model's input (one number: both); default: training's"
+    )
+    resize: ResizeMode | None = option(
+        None, help="how images get to that size, as training's --resize; default: training's"
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
     precision: Literal["auto", "32", "16", "bf16"] = option(
         "auto", help="arithmetic; auto = 16 on CUDA, 32 on the CPU"
     )
     batch: int = option(4, ge=1, help="images the model takes at once")
+
+
+class PredictOptions(ModelOptions):
+    """Inference."""
+
+    input: str = option(..., flags=["-i"], help="what to run on: a file, a folder or a glob")
+    out_dir: Path = option(..., help="sub-folder of outputs/ for the results")
     show: bool = option(False, help="show each result in a window")
+
+
+class EvaluationOptions(ModelOptions):
+    """Evaluation."""
+
+    config: Path | None = option(
+        None,
+        flags=["-c"],
+        help="dataset YAML, or the config.yaml of a run (default: the data of the checkpoint's "
+        "own run)",
+    )
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    split: Literal["train", "valid", "test"] = option("valid", help="which split of the data")
+    workers: int = option(4, ge=0, help="processes that load data")
+    out_dir: Path = option(Path("evaluation"), help="sub-folder of outputs/ for the results")
+    overwrite: bool = option(False, help="replace an earlier evaluation in --out-dir")
 
 
 class VideoOptions(PredictOptions):

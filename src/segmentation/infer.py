@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .settings import InferSegmentationImage, InferSegmentationVideo
 
@@ -36,23 +36,19 @@ def load_predictor(
     that writes to ``folder``; UserError for what does not fit."""
     from ..predict.restore import predictor_of
     from .evaluation import class_map
-    from .inference import Averaged
+    from .inference import looking
     from .restore import restore_segmenter
     from .results import SegmentationReport
 
     trained = restore_segmenter(options.model, options, options.imgsz)
-    model: Any = trained.model
-    if options.slide or options.flip or options.scales != [1.0]:
-        window = trained.image_size if options.slide else None
-        model = Averaged(
-            model, window, options.overlap, options.flip, options.scales, options.batch
-        )
-    windows: dict[str, Any] = {"resize": None, "batch": 1} if options.slide else {}
+    mode = options.resize or trained.resize
+    model, resize = looking(trained.model, options, trained.image_size, mode, options.batch)
     predictor: Predictor[Tensor] = predictor_of(
         trained,
         options,
         model=model,
-        **windows,
+        resize=resize,
+        **({"batch": 1} if options.slide else {}),
         on_device=class_map,
         postprocess=lambda result, geometry: result,
     )

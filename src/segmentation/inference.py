@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.dense import upsample
-from ..core.structures import Size
+from ..core.structures import ResizeMode, Size
+from ..data.common.images import fitted_size
+from .settings import SegmentationInference
+
+
+def looking(
+    model: nn.Module,
+    options: SegmentationInference,
+    image_size: Size,
+    resize: ResizeMode,
+    batch: int = 4,
+) -> tuple[nn.Module, ResizeMode | None]:
+    """The model as the options have it look at images, and how these are to be resized for it
+    beforehand (None: not at all, it takes the original pictures)."""
+    if not options.looks():
+        return model, resize
+    original = options.slide or options.scales != [1.0]
+    base = partial(fitted_size, size=image_size, mode=resize)
+    averaged = Averaged(
+        model,
+        image_size if options.slide else None,
+        options.overlap,
+        options.flip,
+        options.scales,
+        batch,
+        base if original and not options.slide else None,
+    )
+    return averaged, None if original else resize
 
 
 class Averaged(nn.Module):
     """A segmenter whose answers are mean probabilities over several looks.
 
-    ``forward(images)``: list of [3, H, W] -> float32 [C, H, W] each, in [0, 1]. window: slide
-    windows of this size over the image (None: the whole at once), each overlapping the next by
-    ``overlap`` of its side; flip: also mirrored; scales: sizes relative to the image's own;
+    ``forward(images)``: list of [3, H, W] -> float32 [C, h, w] each, in [0, 1], at the size of
+    scale 1. window: slide windows of this size over the image (None: the whole at once), each
+    overlapping the next by ``overlap`` of its side; flip: also mirrored; base: the size of scale 1
+    of an image (None: its own); scales: sizes relative to that, each made of the image itself;
     batch: windows the model takes at once.
     """
 
@@ -29,28 +58,38 @@ class Averaged(nn.Module):
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
         batch: int = 4,
+        base: Callable[[Size], Size] | None = None,
     ) -> None:
         super().__init__()
         assert 0 <= overlap < 1 and scales
         self.model = model
         self.window, self.overlap = window, overlap
         self.flip, self.scales, self.batch = flip, list(scales), batch
+        self.base = base
 
     def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        sizes = [Size(image.shape[2], image.shape[1]) for image in images]
+        if self.base is not None:
+            sizes = [self.base(size) for size in sizes]
         total: list[Tensor] = []
         looks = 0
-        for view, mirrored in self._views(images):
+        for view, mirrored in self._views(images, sizes):
             found = [
-                upsample((one.flip(-1) if mirrored else one)[None], image.shape[-2:])[0]
-                for one, image in zip(self._look(view), images)
+                upsample((one.flip(-1) if mirrored else one)[None], (size.height, size.width))[0]
+                for one, size in zip(self._look(view), sizes)
             ]
             total = [a + b for a, b in zip(total, found)] if total else found
             looks += 1
         return [one / looks for one in total]
 
-    def _views(self, images: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], bool]]:
+    def _views(
+        self, images: Sequence[Tensor], sizes: Sequence[Size]
+    ) -> Iterator[tuple[list[Tensor], bool]]:
         for scale in self.scales:
-            scaled = [resized(image, scale) for image in images]
+            scaled = [
+                resized(image, Size(*(max(1, round(side * scale)) for side in size)))
+                for image, size in zip(images, sizes)
+            ]
             yield scaled, False
             if self.flip:
                 yield [image.flip(-1) for image in scaled], True
@@ -92,12 +131,10 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
     return [*range(0, length - window, step), length - window]
 
 
-def resized(image: Tensor, scale: float) -> Tensor:
-    """[3, H, W] at ``scale`` times its size; uint8 stays uint8 where nothing changes."""
-    if scale == 1:
+def resized(image: Tensor, size: Size) -> Tensor:
+    """[3, H, W] at this size; uint8 stays uint8 where nothing changes."""
+    if (image.shape[2], image.shape[1]) == tuple(size):
         return image
-    height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
     values = image.float() / 255 if image.dtype == torch.uint8 else image
-    return F.interpolate(
-        values[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False
-    )[0].clamp(0, 1)
+    shape = size.height, size.width
+    return F.interpolate(values[None], shape, mode="bilinear", antialias=True)[0].clamp(0, 1)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator
 
 from ..backbones.settings import BackboneOptions, ModelSummary
-from ..core.config import Settings, Sides, option
+from ..core.config import CommandSettings, Settings, Sides, option
 from ..data.common.settings import DataOptions
 from ..data.masks.settings import FolderOptions, MaskDataset
 from ..engine.settings import TrainingOptions
@@ -33,8 +33,38 @@ class SegmentationModelOptions(BackboneOptions):
         return {**super().model_arguments(), "head": self.head, "channels": self.head_channels}
 
 
+class SegmentationInference(CommandSettings):
+    """Looks at an image (validation, evaluation and inference alike)."""
+
+    slide: bool = option(
+        False, help="windows of --imgsz over the image at its own size, instead of the whole"
+    )
+    overlap: float = option(1 / 3, ge=0, lt=0.95, help="share of a window that the next covers")
+    flip: bool = option(False, help="average with the mirrored image")
+    scales: list[float] = option(
+        [1.0], help="average over these sizes, e.g. 0.75 1 1.25, each made of the original picture"
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _positive(cls, value: list[float]) -> list[float]:
+        if not value or not all(0.1 <= scale <= 8 for scale in value):
+            raise ValueError("scales are factors from 0.1 to 8")
+        return value
+
+    def looks(self) -> list[str]:
+        """The flags that ask for more than one plain look."""
+        asked = {"--slide": self.slide, "--flip": self.flip, "--scales": self.scales != [1.0]}
+        return [flag for flag, given in asked.items() if given]
+
+
 class TrainSegmentation(
-    TrainingOptions, SegmentationModelOptions, DataOptions, FolderOptions, CacheOptions
+    TrainingOptions,
+    SegmentationModelOptions,
+    DataOptions,
+    FolderOptions,
+    SegmentationInference,
+    CacheOptions,
 ):
     """Train semantic segmentation on a DINO backbone, from a dataset YAML."""
 
@@ -65,26 +95,20 @@ class SegmentationModelSummary(ModelSummary, SegmentationModelOptions):
     """Print the layers, parameters and multiply-adds of a segmentation model."""
 
 
-class SegmentationOutput(IdentityOptions):
+class SegmentationOutput(SegmentationInference, IdentityOptions):
     """Segmentation."""
 
     feature_extractor: Literal["last", "multi"] | None = option(
         None, flags=["--feautre-extractor"], hidden=True, help="the checkpoint knows it"
     )
-    slide: bool = option(
-        False, help="windows of --imgsz over the image at its own size, instead of the whole"
-    )
-    overlap: float = option(1 / 3, ge=0, lt=0.95, help="share of a window that the next covers")
-    flip: bool = option(False, help="average with the mirrored image")
-    scales: list[float] = option([1.0], help="average over these sizes, e.g. 0.75 1 1.25")
     opacity: float = option(0.55, ge=0, le=1, help="of the classes' colours in the overlay")
 
-    @field_validator("scales")
-    @classmethod
-    def _positive(cls, value: list[float]) -> list[float]:
-        if not value or not all(0.1 <= scale <= 8 for scale in value):
-            raise ValueError("scales are factors from 0.1 to 8")
-        return value
+
+class EvaluateSegmentation(SegmentationInference, FolderOptions):
+    """Evaluation of segmentation."""
+
+    test_images: Path | None = option(None, help="folder of test images")
+    test_masks: Path | None = option(None, help="folder of test masks")
 
 
 class InferSegmentationImage(PredictOptions, SegmentationOutput):

@@ -68,7 +68,16 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
         from ..data.masks.transforms import MaskTransform
 
         size, resize = Size(*self.options.imgsz), self.options.resize
-        return MaskTransform(self.reader, size, resize, preset, training=training)
+        mode = resize if training else self._looking(None)[1]
+        return MaskTransform(self.reader, size, mode, preset, training=training)
+
+    def _looking(self, model: Any) -> tuple[Any, Any]:
+        """How validation looks at images; see ``inference.looking``."""
+        from ..core.structures import Size
+        from .inference import looking
+
+        options = self.options
+        return looking(model, options, Size(*options.imgsz), options.resize)
 
     def loaders(self, model: Segmenter) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation."""
@@ -81,11 +90,17 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Segmenter) -> tuple[Any, Any]:
         """The loaders of the features of their images."""
+        from ..core.errors import UserError
         from ..features.cache import Entry
         from ..features.cached import KeptTargets
         from ..features.loaders import cache_loaders
 
         options, reader = self.options, self.reader
+        if options.looks():
+            raise UserError(
+                f"{', '.join(options.looks())} look at pictures more than once, and "
+                "--cache-features keeps one look: leave it out here, and give it to src.evaluate"
+            )
         width, height = options.imgsz
         return cache_loaders(
             loaders,
@@ -109,7 +124,7 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
         keep = set(spread(len(records), self.options.pictures))
 
         def validate(model: nn.Module) -> dict[str, float]:
-            scores, maps = evaluate(model, loader, names, device, keep=keep)
+            scores, maps = evaluate(self._looking(model)[0], loader, names, device, keep=keep)
             if scores is None:
                 return {}
             draw_maps(maps, records, self.reader, self._colours(), self._latest)

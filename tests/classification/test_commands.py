@@ -96,6 +96,16 @@ def test_knn_from_folder_to_files(tmp_path):
     )
     assert results["top1"] == 1 and results["per_class"]["red"]["images"] == 2
     assert (tmp_path / "eval" / "reliability.png").is_file()
+    # Without a YAML: the folders of the run itself, or others.
+    flags = {"model": run / "best_model.pth", "workers": 0, "out_dir": tmp_path / "more"}
+    again = evaluate.evaluate(evaluate.EvaluateOptions(**flags))
+    assert again["source"] == [str(tmp_path / "valid")] and again["images"] == 8
+    other = {"split": "test", "test_dir": tmp_path / "train", "overwrite": True}
+    results = evaluate.evaluate(evaluate.EvaluateOptions(**flags, **other))
+    assert results["source"] == [str(tmp_path / "train")] and results["images"] > 8
+    yaml.write_text(yaml.read_text() + "CLASS_NAMES: [red, green]\n")
+    with pytest.raises(UserError, match="has the classes red, green, and the checkpoint was"):
+        evaluate.evaluate(evaluate.EvaluateOptions(**flags, config=yaml, overwrite=True))
 
 
 def test_logistic_on_kept_features(tmp_path):

@@ -85,7 +85,11 @@ def test_evaluate(run: Path, rooms: Path, tmp_path: Path) -> None:
     head, *rows = [line.split(",") for line in (run / "history.csv").read_text().splitlines()]
     column = head.index("RMSE")
     assert results["RMSE"] == pytest.approx(min(float(row[column]) for row in rows), 1e-4)
-    assert results["flip_averaged"]["RMSE"] != results["RMSE"]
+    flipped = EvaluateOptions(**options, out_dir=tmp_path, flip=True, overwrite=True)
+    assert evaluate(flipped)["RMSE"] != results["RMSE"]
+    del options["config"]  # the run's own data
+    alone = evaluate(EvaluateOptions(**options, out_dir=tmp_path / "alone", split="train"))
+    assert alone["images"] == 8 and alone["source"][0].endswith("train/images")
     assert (tmp_path / "depths.jpg").is_file() and (tmp_path / "results.json").is_file()
 
 

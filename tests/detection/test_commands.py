@@ -90,6 +90,24 @@ def test_evaluation_writes_figures_and_pictures(run, data, tmp_path):
         assert cv2.imread(str(tmp_path / name)) is not None
 
 
+def test_evaluation_of_other_images_and_of_sure_detections(run, data, tmp_path):
+    flags = {"model": run / "best_model.pth", "workers": 0, "out_dir": tmp_path, "overwrite": True}
+    sure = evaluate(EvaluateOptions(**flags, threshold=1.0))  # the data of its own run
+    assert sure["images"] == 4 and sure["source"] == [
+        str(data / "valid" / "images"), str(data / "valid" / "labels"),
+    ]  # fmt: skip
+    rows = sure["at_threshold"].values()
+    assert all(row["recall"] in (0, None) and row["precision"] is None for row in rows)
+    every = evaluate(EvaluateOptions(**flags, threshold=0.0))
+    assert every["mAP"] == sure["mAP"]
+    assert max(row["recall"] or 0 for row in every["at_threshold"].values()) > 0
+    folders = {"test_img": data / "train/images", "test_annot": data / "train/labels"}
+    other = evaluate(EvaluateOptions(**flags, **folders, split="test"))
+    assert other["images"] == 8 and other["split"] == "test"
+    with pytest.raises(UserError, match="no test data: give --test-img, or TEST_IMG"):
+        evaluate(EvaluateOptions(**flags, split="test"))
+
+
 def test_images_need_the_checkpoint_alone(run, data, tmp_path):
     code = infer_images(
         InferDetectionImage(

@@ -211,7 +211,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path, monkeypatch):
     root = draw(tmp_path)
     with pytest.raises(UserError, match="frozen"):
         run(root, "segmentation", "fine", "--cache-features", "--fine-tune")
-    with pytest.raises(UserError, match="flip-average"):
+    with pytest.raises(UserError, match="--flip mirrors"):
         run(root, "depth", "flip", "--cache-features", "--flip-average")
     usage = shutil.disk_usage(root)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=200_000))

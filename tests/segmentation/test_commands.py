@@ -123,6 +123,74 @@ def test_evaluate(run: Path, data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "confusion_matrix.png").is_file()
 
 
+def evaluated(run: Path, out: Path, *flags: object) -> dict:
+    from src.evaluate import EvaluateOptions, evaluate
+
+    words = ["--model", run / "best_model.pth", "--workers", 0, "--device", "cpu", *flags]
+    words += ["--out-dir", out, "--overwrite"]
+    return evaluate(cli.parse(EvaluateOptions, [str(word) for word in words]))
+
+
+def test_evaluate_finds_the_data_by_itself_by_the_runs_config_or_by_flags(run, data, tmp_path):
+    alone = evaluated(run, tmp_path)
+    assert alone["source"] == [str(data / "valid" / "images"), str(data / "valid" / "masks")]
+    assert evaluated(run, tmp_path, "-c", run / "config.yaml")["mIoU"] == alone["mIoU"]
+    folders = ["--valid-images", data / "train/images", "--valid-masks", data / "train/masks"]
+    other = evaluated(run, tmp_path, "-c", data / "shapes.yaml", *folders)
+    assert other["images"] == 12 and str(data / "train" / "images") in other["source"]
+    content = yaml.safe_load((data / "shapes.yaml").read_text())
+    content |= {"TEST_IMAGES": "train/images", "TEST_MASKS": "train/masks"}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(content))
+    test = evaluated(run, tmp_path, "-c", tmp_path / "test.yaml", "--split", "test")
+    assert test["split"] == "test" and test["mIoU"] == other["mIoU"]
+    with pytest.raises(UserError, match="no folder of test images: give --test-images"):
+        evaluated(run, tmp_path, "--split", "test")
+
+
+def test_evaluate_looks_as_inference_does(run, data, tmp_path):
+    """Windows, the mirrored image and scales: the maps that inference writes, scored by hand."""
+    looks = ["--slide", "--imgsz", "48", "--flip", "--scales", "1", "1.5"]
+    results = evaluated(run, tmp_path / "eval", *looks)
+    flags = ["--model", str(run / "best_model.pth"), "--input", str(data / "valid/images")]
+    flags += ["--device", "cpu", "--out-dir", str(tmp_path / "infer"), *looks]
+    assert infer_images(cli.parse(InferSegmentationImage, flags)) == 0
+    right = total = 0
+    for path in (data / "valid" / "masks").glob("*.png"):
+        found = np.array(Image.open(tmp_path / "infer" / "masks" / path.name))
+        truth = np.array(Image.open(path))
+        right, total = right + int((found == truth).sum()), total + truth.size
+    assert results["pixel_accuracy"] == pytest.approx(right / total, abs=1e-6)
+    assert results["slide"] and results["scales"] == [1.0, 1.5]
+    assert results["mIoU"] != evaluated(run, tmp_path / "plain")["mIoU"]
+
+
+def test_training_validates_by_the_same_looks(run, data, tmp_path):
+    looks = ["--slide", "--overlap", "0.5", "--epochs", "1"]
+    row = train(cli.parse(TrainSegmentation, arguments(data, tmp_path / "run", *looks))).last
+    again = evaluated(tmp_path / "run", tmp_path / "eval", *looks[:3])
+    assert again["mIoU"] == pytest.approx(row["mIoU"], abs=1e-4)
+    kept = [*looks, "--cache-features", "--no-fine-tune"]
+    with pytest.raises(UserError, match="--slide look at pictures more than once"):
+        train(cli.parse(TrainSegmentation, arguments(data, tmp_path / "kept", *kept)))
+
+
+def test_evaluation_refuses_what_would_do_nothing_and_what_does_not_fit(run, data, tmp_path):
+    from src.evaluate import EvaluateOptions, evaluate
+
+    with pytest.raises(UserError, match="--threshold is not for segmentation"):
+        evaluated(run, tmp_path, "--threshold", "0.5")
+    with pytest.raises(UserError, match="--train-masks is not looked at with --split valid"):
+        evaluated(run, tmp_path, "--train-masks", "x")
+    content = yaml.safe_load((data / "shapes.yaml").read_text())
+    content["ALL_CLASSES"] = ["ground", "box", "circle"]
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="trained on ground, circle, box: give a --config whose"):
+        evaluated(run, tmp_path, "-c", tmp_path / "other.yaml")
+    evaluated(run, tmp_path)
+    with pytest.raises(UserError, match=r"holds an earlier evaluation .*--overwrite"):
+        evaluate(EvaluateOptions(model=run / "best_model.pth", out_dir=tmp_path))
+
+
 def test_wrong_data_stops_before_training(data: Path, tmp_path: Path) -> None:
     options = cli.parse(TrainSegmentation, arguments(data, tmp_path / "run"))
     with pytest.raises(UserError, match="image without mask"):

@@ -62,6 +62,19 @@ def test_scales(image) -> None:
     assert agree > 0.9
 
 
+def test_scales_start_from_the_original_picture(image) -> None:
+    """Twice the size of scale 1 is the original here: every pixel's colour is still there."""
+    model = Colours()
+    found = Averaged(model, scales=(2,), base=lambda size: Size(36, 24))([image])[0]
+    assert model.sizes == [(48, 72)] and found.shape == (3, 24, 36)
+    shrunk = nn.functional.interpolate(image[None].float(), (24, 36), mode="bilinear")[0]
+    from_shrunk = Averaged(Colours(), scales=(2,))([shrunk.byte()])[0]
+    from_original = nn.functional.interpolate(
+        Colours()([image])[0].softmax(0)[None], (24, 36), mode="bilinear", antialias=False
+    )[0]
+    assert (found - from_original).abs().max() < 1e-5 < (from_shrunk - from_original).abs().max()
+
+
 def test_class_map_is_in_original_pixels() -> None:
     logits = torch.zeros(2, 4, 6)
     logits[0], logits[1, :, 3:] = 0.5, 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.errors import UserError
@@ -15,25 +16,37 @@ log = logging.getLogger(__name__)
 
 
 def split_paths(
-    dataset: BoxDataset, split: Split, data_root: Path | None = None
+    dataset: BoxDataset,
+    split: Split,
+    data_root: Path | None = None,
+    images: Path | None = None,
+    annotations: Path | None = None,
 ) -> tuple[Path, Path, Path | None]:
-    """Images folder, annotations (folder or file) and split file of a split."""
+    """Images folder, annotations (folder or file) and split file of a split; images, annotations:
+    those given as flags, which go before the YAML's. UserError when one is named nowhere."""
     root = data_root if data_root is not None else dataset.DATA_ROOT
-    if split == "train":
-        parts = (dataset.TRAIN_IMG, dataset.TRAIN_ANNOT, dataset.TRAIN_SPLIT)
-    else:
-        parts = (dataset.VALID_IMG, dataset.VALID_ANNOT, dataset.VALID_SPLIT)
-    images, annotations, listed = (
-        None if part is None else resolve_root(root / part.expanduser()) for part in parts
-    )
-    assert images is not None and annotations is not None
-    return images, annotations, listed
+    found = []
+    for flag, key in ((images, "img"), (annotations, "annot")):
+        named = getattr(dataset, f"{split}_{key}".upper())
+        if flag is None and named is None:
+            raise UserError(
+                f"no {split} data: give --{split}-{key}, or {split.upper()}_{key.upper()} in the "
+                "YAML"
+            )
+        found.append(flag.expanduser() if flag else resolve_root(root / named.expanduser()))
+    listed = None if images is not None else getattr(dataset, f"{split.upper()}_SPLIT")
+    return found[0], found[1], resolve_root(root / listed.expanduser()) if listed else None
 
 
 def read_split(
-    dataset: BoxDataset, split: Split, data_root: Path | None = None
+    dataset: BoxDataset,
+    split: Split,
+    data_root: Path | None = None,
+    given: Sequence[Path | None] = (),
 ) -> tuple[list[BoxRecord], list[Fault]]:
     """Read one split of a data set: its records, and all that is wrong with it.
+
+    given: images and annotations as flags, which go before the YAML's.
 
     Nothing is dropped in silence: what has no record has a Fault. Images without objects are
     kept. With ``DIFFICULT: skip`` the difficult objects of the *training* split are left out.
@@ -42,7 +55,7 @@ def read_split(
     """
     from . import coco, voc, yolo  # they build on this module
 
-    images, annotations, listed = split_paths(dataset, split, data_root)
+    images, annotations, listed = split_paths(dataset, split, data_root, *given)
     if not images.is_dir() and dataset.HOW_TO_GET:
         raise UserError(
             f"no such folder of images: {images}; {dataset.HOW_TO_GET} (is it elsewhere? "

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ...core.config import Settings
+from ...core.config import CommandSettings, Settings, option
 
 
 class BoxDataset(Settings):
@@ -25,6 +25,11 @@ class BoxDataset(Settings):
     VALID_IMG: Path = Field(description="folder of validation images")
     VALID_ANNOT: Path = Field(description="folder of XML or TXT files, or a COCO JSON file")
     VALID_SPLIT: Path | None = Field(None, description="ImageSets file that names the images")
+    TEST_IMG: Path | None = Field(None, description="folder of test images (src.evaluate)")
+    TEST_ANNOT: Path | None = Field(
+        None, description="folder of XML or TXT files, or a COCO JSON file"
+    )
+    TEST_SPLIT: Path | None = Field(None, description="ImageSets file that names the images")
     CLASSES: list[str] = Field(description="class names, '__background__' first")
     DIFFICULT: Literal["train", "skip"] = Field(
         "train", description="VOC 'difficult' objects in training: used, or left out"
@@ -48,3 +53,18 @@ class BoxDataset(Settings):
     def names(self) -> list[str]:
         """Class names by label: names[0] is ``__background__``."""
         return self.CLASSES
+
+
+class BoxFolders(CommandSettings):
+    """Images and boxes (where they are not those of the YAML)."""
+
+    train_img: Path | None = option(None, help="folder of training images")
+    train_annot: Path | None = option(
+        None, help="training annotations: a folder, or a COCO JSON file"
+    )
+    valid_img: Path | None = option(None, help="folder of validation images")
+    valid_annot: Path | None = option(
+        None, help="validation annotations: a folder, or a COCO JSON file"
+    )
+    test_img: Path | None = option(None, help="folder of test images")
+    test_annot: Path | None = option(None, help="test annotations: a folder, or a COCO JSON file")

@@ -16,7 +16,7 @@ from .images import is_image, natural_key
 log = logging.getLogger(__name__)
 
 
-Split = Literal["train", "valid"]
+Split = Literal["train", "valid", "test"]
 
 
 def images_by_stem(folder: Path) -> tuple[dict[str, Path], list[Fault]]:

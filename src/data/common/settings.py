@@ -22,6 +22,8 @@ class PairDataset(Settings):
     TRAIN_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
     VALID_IMAGES: Path | None = Field(None, description="folder of validation images")
     VALID_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
+    TEST_IMAGES: Path | None = Field(None, description="folder of test images (src.evaluate)")
+    TEST_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
     IMAGE_SUFFIX: str = Field("", description="end of image stems that is no part of the name")
     RECURSIVE: bool = Field(False, description="look into sub-folders as well")
 

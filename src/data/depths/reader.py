@@ -49,12 +49,12 @@ def read_depth_split(
     images: Path | None = None,
     depths: Path | None = None,
 ) -> tuple[list[DepthRecord], list[Fault]]:
-    """The pairs of a split (by stem, or as TRAIN_LIST or VALID_LIST names them) and the faults.
+    """The pairs of a split (by stem, or as TRAIN_LIST and its like name them) and the faults.
 
     images, depths: folders as flags, which go before the YAML's.
     """
     folders = named_folders(dataset, split, "depths", data_root, images, depths)
-    listed = dataset.TRAIN_LIST if split == "train" else dataset.VALID_LIST
+    listed = getattr(dataset, f"{split.upper()}_LIST")
     if listed is None or images is not None:
         suffixes = (dataset.IMAGE_SUFFIX, dataset.DEPTH_SUFFIX)
         pairs, faults = pair_files(folders, "depth", suffixes, dataset.RECURSIVE, is_depth)

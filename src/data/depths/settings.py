@@ -24,6 +24,10 @@ class DepthDataset(PairDataset):
     VALID_LIST: Path | None = Field(
         None, description="text file of lines 'image depth', relative to the two folders"
     )
+    TEST_DEPTHS: Path | None = Field(None, description="folder of test depths")
+    TEST_LIST: Path | None = Field(
+        None, description="text file of lines 'image depth', relative to the two folders"
+    )
     DEPTH_SUFFIX: str = Field("", description="end of depth stems that is no part of the name")
 
     DEPTH_SCALE: float = Field(
@@ -58,13 +62,9 @@ class DepthFolders(CommandSettings):
     valid_images: Path | None = option(None, help="folder of validation images")
     valid_depths: Path | None = option(None, help="folder of validation depths")
 
-    def folders_of(self, split: Literal["train", "valid"]) -> tuple[Path | None, Path | None]:
+    def folders_of(self, split: str) -> tuple[Path | None, Path | None]:
         """The flags of a split: images and depths."""
-        pairs = {
-            "train": (self.train_images, self.train_depths),
-            "valid": (self.valid_images, self.valid_depths),
-        }
-        return pairs[split]
+        return getattr(self, f"{split}_images"), getattr(self, f"{split}_depths")
 
 
 class DrawDepthDemo(CommandSettings):

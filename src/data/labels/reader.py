@@ -86,9 +86,8 @@ def split_source(
     if flag is not None:
         source = flag.expanduser()
     else:
-        train = split == "train"
-        part = dataset.TRAIN_DIR if train else dataset.VALID_DIR
-        part = part or (dataset.TRAIN_CSV if train else dataset.VALID_CSV)
+        keys = (f"{split}_DIR".upper(), f"{split}_CSV".upper())
+        part = getattr(dataset, keys[0]) or getattr(dataset, keys[1])
         if part is None:
             raise UserError(
                 f"no {split} data: give --{split}-dir (a folder with a sub-folder a class, or a "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from ...core.config import Settings
+from ...core.config import CommandSettings, Settings, option
 
 
 class LabelDataset(Settings):
@@ -19,8 +19,10 @@ class LabelDataset(Settings):
     DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
     TRAIN_DIR: Path | None = Field(None, description="folder with a sub-folder a class")
     VALID_DIR: Path | None = Field(None, description="folder with a sub-folder a class")
+    TEST_DIR: Path | None = Field(None, description="the same, of test images (src.evaluate)")
     TRAIN_CSV: Path | None = Field(None, description="CSV file: image path, label(s)")
     VALID_CSV: Path | None = Field(None, description="CSV file: image path, label(s)")
+    TEST_CSV: Path | None = Field(None, description="CSV file: image path, label(s)")
     CLASS_NAMES: list[str] | None = Field(
         None, description="class names by index (default: those of the training data, sorted)"
     )
@@ -38,9 +40,20 @@ class LabelDataset(Settings):
                 raise ValueError(f"CLASS_NAMES names {', '.join(repeated)} more than once")
             if not names:
                 raise ValueError("CLASS_NAMES names no class")
-        for split in ("TRAIN", "VALID"):
+        for split in ("TRAIN", "VALID", "TEST"):
             if getattr(self, f"{split}_DIR") and getattr(self, f"{split}_CSV"):
                 raise ValueError(f"give {split}_DIR or {split}_CSV, not both")
         if self.MULTI_LABEL and self.TRAIN_DIR:
             raise ValueError("MULTI_LABEL needs TRAIN_CSV: a folder gives an image one class")
         return self
+
+
+class LabelFolders(CommandSettings):
+    """Folders of classification (where the YAML does not name them)."""
+
+    train_dir: Path | None = option(
+        None, help="training images in a folder a class, or a CSV file of path,label"
+    )
+    valid_dir: Path | None = option(
+        None, help="validation images in a folder a class, or a CSV file of path,label"
+    )

@@ -19,6 +19,7 @@ class MaskDataset(PairDataset):
 
     TRAIN_MASKS: Path | None = Field(None, description="folder of training masks")
     VALID_MASKS: Path | None = Field(None, description="folder of validation masks")
+    TEST_MASKS: Path | None = Field(None, description="folder of test masks")
     MASK_SUFFIX: str = Field("", description="end of mask stems that is no part of the name")
 
     ALL_CLASSES: list[str] = Field(description="class names, by index")
@@ -96,8 +97,6 @@ class FolderOptions(CommandSettings):
     valid_images: Path | None = option(None, help="folder of validation images")
     valid_masks: Path | None = option(None, help="folder of validation masks")
 
-    def folders_of(self, split: Literal["train", "valid"]) -> tuple[Path | None, Path | None]:
+    def folders_of(self, split: str) -> tuple[Path | None, Path | None]:
         """The flags of a split: images and masks."""
-        if split == "train":
-            return self.train_images, self.train_masks
-        return self.valid_images, self.valid_masks
+        return getattr(self, f"{split}_images"), getattr(self, f"{split}_masks")

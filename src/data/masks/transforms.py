@@ -22,13 +22,14 @@ class MaskTransform:
     Presets, in training only: none; flip = mirrored half of the time; jitter = resized by 0.5 to
     2 times (log-uniform), a crop of ``size``, flip; strong = and colour, blur, noise, grey.
     ``jitter`` and ``strong`` always give ``size``; what is missing is padded (grey, IGNORE).
+    mode None: validation images keep their size.
     """
 
     def __init__(
         self,
         reader: MaskReader,
         size: Size,
-        mode: ResizeMode,
+        mode: ResizeMode | None,
         preset: MaskPreset = "jitter",
         training: bool = True,
     ) -> None:
@@ -51,7 +52,10 @@ class MaskTransform:
         image = images.read_image(record.image)
         mask = self.reader.read(record.mask, Size(image.shape[1], image.shape[0]))
         if not self.training:
-            image, geometry = images.resize(image, self.size, self.mode)
+            own = Size(image.shape[1], image.shape[0])
+            geometry = Geometry(own, own)
+            if self.mode is not None:
+                image, geometry = images.resize(image, self.size, self.mode)
             return image, {"mask": mask}, geometry
         image, mask, geometry = self(image, mask, seed)
         return image, {"mask": mask}, geometry
@@ -60,6 +64,7 @@ class MaskTransform:
         self, image: np.ndarray, mask: np.ndarray, seed: int = 0
     ) -> tuple[np.ndarray, np.ndarray, Geometry]:
         """Image and mask at the model's size (the plain resize, or a preset's crop)."""
+        assert self.mode is not None
         original = Size(image.shape[1], image.shape[0])
         rng = np.random.default_rng(seed)
         size = self.size

@@ -1,0 +1,53 @@
+"""``python -m src.evaluate`` of a classifier."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..core.files import write_json
+from ..data.common.faults import settle
+from ..data.common.loaders import valid_loader
+from ..data.labels.reader import check_labels, read_labels, split_source
+from ..data.labels.settings import LabelDataset
+from ..data.labels.transforms import LabelTransform
+from ..predict.evaluation import arithmetic, check_classes, header, resize_of, source_of
+from .evaluation import draw_scores, evaluate
+from .restore import restore_classifier
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_classification(options: Any, out_dir: Path) -> dict[str, Any]:
+    """Top-1, top-5 (multi-label: mAP), the figures of each class, confusion and calibration.
+    options: EvaluationOptions and EvaluateClassification."""
+    trained = restore_classifier(options.model, imgsz=options.imgsz)
+    found = source_of(options, trained, LabelDataset, ("dir",))
+    dataset = found.dataset
+    names = dataset.CLASS_NAMES or trained.names
+    if set(names) != set(trained.names):  # labels are found by name: the order does not matter
+        check_classes(names, trained, found.where)
+    dataset.CLASS_NAMES, dataset.MULTI_LABEL = trained.names, trained.checkpoint["multi_label"]
+    flags = {options.split: found.folders[0]}
+    data = read_labels(dataset, found.data_root, flags=flags, splits=[options.split])
+    settle([*data.faults, *check_labels(data)])
+    records = data.records[options.split]
+    classes = len(trained.names) if data.multi_label else None
+    size, resize = trained.image_size, resize_of(options, trained)
+    loader = valid_loader(
+        records,
+        LabelTransform(size, resize, training=False, classes=classes),
+        batch=options.batch,
+        workers=options.workers,
+    )
+    with arithmetic(options) as device:
+        scores = evaluate(trained.model.to(device), loader, trained.names, device)
+    assert scores is not None
+    source = [str(split_source(dataset, options.split, found.data_root, found.folders[0]))]
+    told = header(options, trained, found, len(records), source=source)
+    results = {**told, **scores.as_dict()}
+    write_json(out_dir / "results.json", results)
+    pictures = draw_scores(scores, out_dir)
+    log.info("%s\nresults.json, %s are in %s", scores.table(), ", ".join(pictures), out_dir)
+    return results

@@ -1,0 +1,54 @@
+"""``python -m src.evaluate`` of a model of depth."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..core.files import write_json
+from ..data.common.faults import settle
+from ..data.common.loaders import valid_loader
+from ..data.common.pairs import named_folders
+from ..data.depths.reader import check_depths, read_depth_split
+from ..data.depths.settings import DepthDataset
+from ..data.depths.transforms import DepthTransform
+from ..predict.evaluation import arithmetic, header, resize_of, source_of
+from .depther import FlipAveraged
+from .evaluation import draw_maps, evaluate
+from .restore import restore_depther
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_depth(options: Any, out_dir: Path) -> dict[str, Any]:
+    """RMSE, AbsRel, log10, SILog and delta1-3, with --flip of the mean with the mirrored image.
+    options: EvaluationOptions and EvaluateDepth."""
+    trained = restore_depther(options.model, imgsz=options.imgsz)
+    found = source_of(options, trained, DepthDataset, ("images", "depths"))
+    dataset, given = found.dataset, found.folders
+    records, faults = read_depth_split(dataset, options.split, found.data_root, *given)
+    settle([*faults, *check_depths(records, options.split)])
+    folders = named_folders(dataset, options.split, "depths", found.data_root, *given)
+    transform = DepthTransform(
+        dataset, trained.image_size, resize_of(options, trained), training=False
+    )
+    loader = valid_loader(records, transform, batch=options.batch, workers=options.workers)
+    model: nn.Module = FlipAveraged(trained.model) if options.flip else trained.model
+    keep = range(0, len(records), len(records) // 6 or 1)
+    with arithmetic(options) as device:
+        scores, maps = evaluate(model.to(device), loader, device, keep=keep)
+    assert scores is not None
+    told = {
+        "source": [str(folders.images), str(folders.truths)],
+        "flip": options.flip,
+        "crop": dataset.EVAL_CROP,
+    }
+    results = {**header(options, trained, found, len(records), **told), **scores.as_dict()}
+    write_json(out_dir / "results.json", results)
+    draw_maps(maps, records, dataset, out_dir / "depths.jpg")
+    log.info("%s", scores.table())
+    log.info("results.json and depths.jpg are in %s", out_dir)
+    return results

@@ -1,0 +1,114 @@
+"""What evaluating a checkpoint takes, whatever its task: the data, the folder, the arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ..core.config import Settings, load_yaml, validate
+from ..core.errors import UserError
+from ..core.files import require_writable
+from ..core.paths import output_folder
+from ..core.structures import ResizeMode
+from .predictor import choose_device, choose_dtype
+from .restore import Trained
+from .settings import EvaluationOptions
+
+D = TypeVar("D", bound=Settings)
+RESULTS = "results.json"
+
+
+def claim_folder(options: EvaluationOptions) -> Path:
+    """The folder of the results; UserError when it holds others (and no --overwrite)."""
+    folder = output_folder(options.out_dir)
+    if (folder / RESULTS).exists() and not options.overwrite:
+        raise UserError(
+            f"{folder} holds an earlier evaluation ({RESULTS}): choose another --out-dir, or "
+            "replace it (--overwrite)"
+        )
+    return require_writable(folder)
+
+
+@dataclass
+class SplitSource:
+    """Where the split lies that is evaluated. dataset: the dataset part of the YAML; data_root,
+    folders: of the flags, else of the run whose configuration it is; where: the file, in words."""
+
+    dataset: Any
+    where: str
+    data_root: Path | None
+    folders: list[Path | None]
+
+
+def source_of(
+    options: EvaluationOptions, trained: Trained, kind: type[D], kinds: tuple[str, ...]
+) -> SplitSource:
+    """The data set that the options name: a dataset YAML, the config.yaml of a run, or (without
+    --config) the run that the checkpoint comes from.
+
+    kind: of the dataset; kinds: those of its folders, as in the flags --SPLIT-KIND. UserError for
+    mistakes in the file and for classes that are not the checkpoint's.
+    """
+    content: Mapping[str, Any] = trained.checkpoint["config"]
+    where = f"the run of {options.model}"
+    if options.config is not None:
+        content, where = load_yaml(options.config), str(options.config)
+    run: Mapping[str, Any] = {}
+    if isinstance(content.get("dataset"), Mapping):  # of a run: flags, and the dataset among them
+        run, content = content, content["dataset"]
+    dataset = validate(kind, {k: v for k, v in content.items() if k != "TRAIN"}, where)
+    root = options.data_root
+    folders = []
+    for name in kinds:  # a --data-root of today goes before folders of then
+        flag = f"{options.split}_{name}"
+        then = None if root else run.get(flag)
+        folders.append(getattr(options, flag) or (Path(then) if then else None))
+    if root is None and run.get("data_root") is not None:
+        root = Path(run["data_root"])
+    return SplitSource(dataset, where, root, folders)
+
+
+def check_classes(found: list[str], trained: Trained, where: str) -> None:
+    """UserError when the data's classes are not the checkpoint's."""
+    if found == trained.names:
+        return
+    said = [", ".join(n for n in some if n != "__background__") for some in (found, trained.names)]
+    raise UserError(
+        f"{where} has the classes {said[0]}, and the checkpoint was trained on {said[1]}: give a "
+        "--config whose classes are these, in this order"
+    )
+
+
+@contextmanager
+def arithmetic(options: EvaluationOptions) -> Iterator[torch.device]:
+    """The device that the options name, with their precision in force on it."""
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.precision, device)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        yield device
+
+
+def resize_of(options: EvaluationOptions, trained: Trained) -> ResizeMode:
+    """--resize, else training's."""
+    return options.resize or trained.resize
+
+
+def header(
+    options: EvaluationOptions, trained: Trained, found: SplitSource, images: int, **more: Any
+) -> dict[str, Any]:
+    """What was evaluated, on what; more: where the data were found, and how it looked at them."""
+    return {
+        "model": str(options.model),
+        "data": found.where,
+        "split": options.split,
+        "images": images,
+        "image_size": list(trained.image_size),
+        "resize": resize_of(options, trained),
+        "precision": options.precision,
+        **more,
+    }

@@ -1,0 +1,56 @@
+"""``python -m src.evaluate`` of a segmenter."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..core.files import write_json
+from ..data.common.faults import settle
+from ..data.common.loaders import valid_loader
+from ..data.masks.reader import MaskReader, check_masks, read_mask_split, split_folders
+from ..data.masks.settings import MaskDataset
+from ..data.masks.transforms import MaskTransform
+from ..predict.evaluation import arithmetic, check_classes, header, resize_of, source_of
+from ..visualise.plots import plot_confusion
+from .evaluation import evaluate
+from .inference import looking
+from .restore import restore_segmenter
+from .settings import SegmentationInference
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_segmentation(options: Any, out_dir: Path) -> dict[str, Any]:
+    """mIoU, pixel accuracy, boundary F, the figures of each class and a confusion matrix.
+    options: EvaluationOptions and EvaluateSegmentation."""
+    trained = restore_segmenter(options.model, imgsz=options.imgsz)
+    found = source_of(options, trained, MaskDataset, ("images", "masks"))
+    dataset = found.dataset
+    check_classes(dataset.names, trained, found.where)
+    folders = split_folders(dataset, options.split, found.data_root, *found.folders)
+    records, faults = read_mask_split(dataset, folders)
+    settle([*faults, *check_masks(records, options.split)])
+    mode = resize_of(options, trained)
+    model, resize = looking(trained.model, options, trained.image_size, mode, options.batch)
+    loader = valid_loader(
+        records,
+        MaskTransform(MaskReader(dataset), trained.image_size, resize, training=False),
+        batch=1 if options.slide else options.batch,
+        workers=options.workers,
+    )
+    with arithmetic(options) as device:
+        scores, _ = evaluate(model.to(device), loader, trained.names, device, boundary=True)
+    assert scores is not None
+    places = folders.images, folders.truths, folders.listed
+    told = {
+        "source": [str(place) for place in places if place],
+        **{name: getattr(options, name) for name in SegmentationInference.__annotations__},
+    }
+    results = {**header(options, trained, found, len(records), **told), **scores.as_dict()}
+    write_json(out_dir / "results.json", results)
+    plot_confusion(scores.confusion, scores.names, out_dir / "confusion_matrix.png")
+    log.info("%s", scores.table())
+    log.info("results.json and confusion_matrix.png are in %s", out_dir)
+    return results
