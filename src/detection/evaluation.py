@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -15,10 +15,13 @@ from ..engine.distributed import gather_objects, is_main
 from ..engine.progress import Progress
 from ..metrics.boxes import BoxTruth
 from ..metrics.detection import DetectionMetric, DetectionScores
+from ..predict.predictor import download
 from ..predict.results import rescale_detections
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
+
+    from .heads.base import Detector
 
 Found = dict[int, Detections]  # by position in the record list
 
@@ -26,29 +29,20 @@ Found = dict[int, Detections]  # by position in the record list
 def predict_split(model: nn.Module, loader: DataLoader[Batch], device: torch.device) -> Found:
     """Detections of every image of this process's share, in pixels of the original image.
 
-    Results stay on the device until all of a batch are there: one copy back a batch.
+    A batch's results come back in one copy; nothing waits for the device before it.
     """
     found: Found = {}
+    model = cast("Detector", model)
     progress = Progress("evaluation", len(loader))
     with torch.inference_mode():
         for batch in loader:
             batch = batch.to(device)
-            for index, geometry, result in zip(
-                batch.indices, batch.geometries, model(batch.image_list())
-            ):
-                found[index] = rescale_detections(to_cpu(result), geometry)
+            results = download(model.start(batch.image_list()))
+            for index, geometry, result in zip(batch.indices, batch.geometries, results):
+                found[index] = rescale_detections(model.finish(result), geometry)
             progress.advance(len(batch.indices))
     progress.close()
     return found
-
-
-def to_cpu(result: Detections) -> Detections:
-    """The same detections on the CPU, in float32."""
-    return Detections(
-        boxes=result["boxes"].float().cpu(),
-        scores=result["scores"].float().cpu(),
-        labels=result["labels"].cpu(),
-    )
 
 
 def truth_of(record: BoxRecord) -> BoxTruth:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torchvision.transforms.v2 import functional as TF
 
 from ..backbones.batching import Images, sizes_of
-from ..core.structures import Detections, DetectionTarget, ResizeMode, Size
+from ..core.structures import DetectionTarget, ResizeMode, Size
 from ..data.common.images import fitted_size
+
+D = TypeVar("D", bound=Any)  # a dict with "boxes"
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class InputTransform:
 
     def restore(
         self,
-        detections: list[Detections],
+        detections: list[D],
         sizes: Sequence[tuple[int, int]],
         originals: Sequence[tuple[int, int]],
-    ) -> list[Detections]:
+    ) -> list[D]:
         """Boxes in resized pixels -> pixels of the images handed in, inside them.
 
         sizes, originals: (height, width) of each image after and before resizing.

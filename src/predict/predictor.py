@@ -87,6 +87,9 @@ class Predictor(Generic[R]):
         self._postprocess = postprocess
         self._on_device = on_device
         self.model = model.eval().to(self.device)
+        # A model may have two halves (as a Detector): the second where the results have arrived.
+        self._start: Callable[..., Any] = getattr(self.model, "start", self.model)
+        self._finish: Callable[[Any], Any] = getattr(self.model, "finish", lambda result: result)
         if self.on_cuda:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -129,7 +132,7 @@ class Predictor(Generic[R]):
         try:
             with torch.inference_mode(), self._autocast():
                 pixels = batch.pixels.to(self.device, non_blocking=True)
-                results = self.model(batch.views(pixels))
+                results = self._start(batch.views(pixels))
                 assert len(results) == len(batch), "one result for each image"
                 if self._on_device is not None:
                     results = [
@@ -158,7 +161,7 @@ class Predictor(Generic[R]):
             results = _rebuild(pending.results, iter(leaves))
         with torch.no_grad():
             return [
-                self._postprocess(result, geometry)
+                self._postprocess(self._finish(result), geometry)
                 for result, geometry in zip(results, pending.geometries)
             ]
 
@@ -272,6 +275,16 @@ def _rebuild(tree: Any, leaves: Iterator[Tensor]) -> Any:
     if isinstance(tree, (list, tuple)):
         return [_rebuild(value, leaves) for value in tree]
     return tree
+
+
+def download(results: list[Any]) -> list[Any]:
+    """Results on the CPU: the one wait of a batch, and one copy for each dtype."""
+    device = next(_leaves(results)).device
+    if device.type != "cuda":
+        return results
+    fill = _start_download(results)
+    torch.cuda.current_stream(device).synchronize()
+    return fill()
 
 
 def _start_download(results: list[Any]) -> Callable[[], list[Any]]:

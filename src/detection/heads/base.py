@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -27,7 +27,9 @@ class Detector(FeatureModel):
     losses (their sum is what is minimised), otherwise one ``Detections`` an image, best first,
     boxes in pixels of the image handed in, labels from 1.
 
-    Subclasses fill ``losses`` and ``detect``, in pixels of the resized images.
+    Inference has two halves, so that nothing waits for a GPU before its results are fetched:
+    ``start`` on the device, in fixed shapes, and ``finish`` wherever its answers are by then.
+    Subclasses fill ``losses`` and ``detect`` (and ``finish``), in pixels of the resized images.
     """
 
     def __init__(
@@ -55,15 +57,26 @@ class Detector(FeatureModel):
     def forward(
         self, images: Inputs, targets: Sequence[DetectionTarget] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
-        originals = sizes_of(images)
-        targets = self.targets_of(images, targets) if self.training else None
+        if not self.training:
+            return [self.finish(found) for found in self.start(images)]
+        targets = self.targets_of(images, targets)
         if not are_features(images):
-            images, targets = self.transform.apply(images, targets)
-        if targets is None:
-            found = self.each(images, lambda part: self.detect(self._levels(part), part))
-            return self.transform.restore(found, sizes_of(images), originals)
+            images, resized = self.transform.apply(images, targets)
+            targets = resized or targets
         batch = self.feature_maps(images)
         return self.losses(self._levels(batch), batch, targets)
+
+    def start(self, images: Inputs) -> list[Any]:
+        """What ``finish`` makes detections of, for each image; does not wait for the device."""
+        originals = sizes_of(images)
+        if not are_features(images):
+            images, _ = self.transform.apply(images, None)
+        found = self.each(images, lambda part: self.detect(self._levels(part), part))
+        return self.transform.restore(found, sizes_of(images), originals)
+
+    def finish(self, found: Any) -> Detections:
+        """Detections of an image, from what ``start`` said of it (which may have been moved)."""
+        return found
 
     def _levels(self, batch: FeatureMaps) -> list[Tensor]:
         return list(self.neck(batch.maps).values())
@@ -74,8 +87,8 @@ class Detector(FeatureModel):
         """Scalar losses of a batch. maps: the neck's, fine to coarse; batch: their source."""
         raise NotImplementedError
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
-        """Detections of each image, inside it, in its resized pixels."""
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> Sequence[Any]:
+        """Of each image what ``finish`` takes; "boxes" inside it, in its resized pixels."""
         raise NotImplementedError
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 from torch import Tensor
 
 from ...core.structures import Detections
 from .base import Detector, Parts, build_neck
-from .postprocess import suppress
-
-D = TypeVar("D", bound="DenseDetector")
+from .postprocess import Candidates, choose, cut_out
 
 
 class DenseDetector(Detector):
@@ -32,9 +30,12 @@ class DenseDetector(Detector):
         """Make anchors, head and box coder for levels of these strides."""
         raise NotImplementedError
 
-    def suppress(
+    def choose(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, sizes: list[tuple[int, int]]
-    ) -> list[Detections]:
-        """Candidates [B, K, 4], [B, K], [B, K] -> detections of each image, best first."""
-        score, nms, limit = self.score, self.nms, self.limit
-        return suppress(boxes, scores, labels, sizes, score=score, iou=nms, limit=limit)
+    ) -> list[Candidates]:
+        """Candidates [B, K, 4], [B, K], [B, K] -> the best of each image, and NMS's word."""
+        return choose(boxes, scores, labels, sizes, score=self.score, iou=self.nms)
+
+    def finish(self, found: Any) -> Detections:
+        """Those that NMS keeps, best first."""
+        return cut_out(found, iou=self.nms, limit=self.limit)

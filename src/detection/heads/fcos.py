@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
-from torchvision.ops import generalized_box_iou_loss
 
 from ...backbones.batching import FeatureMaps
-from ...core.structures import Detections, DetectionTarget
+from ...core.structures import DetectionTarget
 from .anchors import AnchorGrid
+from .boxes import areas, decode_sides, encode_sides, giou_loss
 from .dense import DenseDetector
 from .matching import BACKGROUND, focal_loss_sums, global_mean_count, matched_targets
-from .postprocess import take, top_per_level
+from .postprocess import Candidates, take, top_per_level
 from .retinanet import group_norm
 
 
@@ -63,8 +62,7 @@ def match_points(boxes: Tensor, anchors: Tensor, counts: list[int], radius: floa
     farthest = sides.amax(dim=2)
     match = near & (sides.amin(dim=2) > 0)
     match &= (farthest > low[:, None]) & (farthest < high[:, None])
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    smallest, index = torch.where(match, area, torch.inf).min(dim=1)
+    smallest, index = torch.where(match, areas(boxes), torch.inf).min(dim=1)
     return torch.where(smallest < torch.inf, index, BACKGROUND)
 
 
@@ -76,7 +74,6 @@ class FCOS(DenseDetector):
     def assemble(self, strides: list[int]) -> None:
         self.anchors = AnchorGrid([[(float(s), float(s))] for s in strides], strides)
         self.head = FCOSHead(self.neck.channels, self.num_classes - 1)
-        self.box_coder = BoxLinearCoder(normalize_by_size=True)
 
     def losses(
         self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
@@ -100,8 +97,8 @@ class FCOS(DenseDetector):
         found = labels > 0
         count = global_mean_count(found.sum())
         squares = anchors.expand_as(boxes)
-        box_loss = generalized_box_iou_loss(self.box_coder.decode(distances, squares), boxes)
-        true = self.box_coder.encode(squares, boxes)
+        box_loss = giou_loss(decode_sides(distances, squares), boxes)
+        true = encode_sides(boxes, squares)
         x, y = true[..., 0::2], true[..., 1::2]
         true_centreness = (
             (x.amin(dim=-1) / x.amax(dim=-1)) * (y.amin(dim=-1) / y.amax(dim=-1))
@@ -115,7 +112,7 @@ class FCOS(DenseDetector):
             "bbox_ctrness": torch.where(found, centre_loss, 0.0).sum() / count,
         }
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Candidates]:
         distances, logits, centreness = self.head(maps)
         anchors, counts = self.anchors(maps), self.anchors.per_level(maps)
         return self.select(distances, logits, centreness, anchors, counts, batch.sizes)
@@ -128,13 +125,13 @@ class FCOS(DenseDetector):
         anchors: Tensor,
         counts: list[int],
         sizes: list[tuple[int, int]],
-    ) -> list[Detections]:
-        """Head outputs -> detections; counts: anchors of each level. torchvision's rules."""
+    ) -> list[Candidates]:
+        """Head outputs -> candidates; counts: anchors of each level. torchvision's rules."""
         scores = (logits.sigmoid() * centreness.sigmoid().unsqueeze(2)).sqrt()
         values, flat = top_per_level(scores, counts, self.candidates)
         index = torch.div(flat, logits.shape[2], rounding_mode="floor")
-        boxes = self.box_coder.decode(take(distances, index), anchors[index])
-        return self.suppress(
+        boxes = decode_sides(take(distances, index), anchors[index])
+        return self.choose(
             boxes,
             values,
             flat % logits.shape[2] + 1,

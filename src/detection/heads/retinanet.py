@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from ...backbones.batching import FeatureMaps
-from ...core.structures import Detections, DetectionTarget
+from ...core.structures import DetectionTarget
 from .anchors import AnchorGrid, cell_shapes
+from .boxes import decode, encode
 from .dense import DenseDetector
 from .matching import IGNORED, focal_loss_sums, match_anchors, matched_targets
-from .postprocess import take, top_per_level
+from .postprocess import Candidates, take, top_per_level
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -39,12 +39,12 @@ class RetinaNet(DenseDetector):
 
     score = 0.01
     iou = (0.5, 0.4)  # of foreground at least, of background below
+    scale = (1.0, 1.0, 1.0, 1.0)  # of the codes of boxes
 
     def assemble(self, strides: list[int]) -> None:
         self.anchors = retinanet_anchors(strides)
         channels, per_cell = self.neck.channels, self.anchors.per_cell()[0]
         self.head = RetinaNetHead(channels, per_cell, self.num_classes - 1, norm_layer=group_norm)
-        self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
 
     def losses(
         self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
@@ -72,9 +72,7 @@ class RetinaNet(DenseDetector):
         boxes, labels = matched_targets(targets, matches, anchors)
         found = labels > 0
         count = found.sum(dim=1).clamp(min=1)
-        codes = self.box_coder.encode_single(
-            boxes.flatten(0, 1), anchors.repeat(len(targets), 1)
-        ).view_as(offsets)
+        codes = encode(boxes, anchors, self.scale)
         box_loss = F.l1_loss(offsets, codes, reduction="none").sum(dim=2)
         box_sums = torch.where(found, box_loss, 0.0).sum(dim=1)
         class_sums = focal_loss_sums(logits, labels, torch.stack(matches) != IGNORED)
@@ -83,7 +81,7 @@ class RetinaNet(DenseDetector):
             "bbox_regression": (box_sums / count).mean(),
         }
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Candidates]:
         outputs = self.head(maps)
         return self.select(
             outputs["bbox_regression"].float(),
@@ -100,14 +98,13 @@ class RetinaNet(DenseDetector):
         anchors: Tensor,
         counts: list[int],
         sizes: list[tuple[int, int]],
-    ) -> list[Detections]:
-        """Head outputs -> detections; counts: anchors of each level. torchvision's rules."""
+    ) -> list[Candidates]:
+        """Head outputs -> candidates; counts: anchors of each level. torchvision's rules."""
         values, flat = top_per_level(logits, counts, self.candidates)
         index = torch.div(flat, logits.shape[2], rounding_mode="floor")
-        codes = take(offsets, index)
-        boxes = self.box_coder.decode_single(codes.flatten(0, 1), anchors[index].flatten(0, 1))
-        return self.suppress(
-            boxes.view_as(codes),
+        boxes = decode(take(offsets, index), anchors[index], self.scale)
+        return self.choose(
+            boxes,
             values.sigmoid(),
             flat % logits.shape[2] + 1,
             sizes,

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSDHead
 
 from ...backbones.batching import FeatureMaps
-from ...core.structures import Detections, DetectionTarget
+from ...core.structures import DetectionTarget
 from .anchors import AnchorGrid, cell_shapes
+from .boxes import decode, encode
 from .dense import DenseDetector
 from .matching import global_mean_count, match_anchors, matched_targets
-from .postprocess import take, top_per_class
+from .postprocess import Candidates, take, top_per_class
 
 GROWTH = 2.2  # of the anchors' size from level to level: 16, 35, 77, 170, 375 pixels
 
@@ -48,13 +48,13 @@ class SSD(DenseDetector):
 
     score, candidates, limit = 0.01, 400, 200
     iou = 0.5  # of foreground at least
+    scale = (10.0, 10.0, 5.0, 5.0)  # of the codes of boxes
     negatives = 3  # for each foreground
 
     def assemble(self, strides: list[int]) -> None:
         self.anchors = ssd_anchors(strides)
         per_cell = self.anchors.per_cell()
         self.head = SSDHead([self.neck.channels] * len(per_cell), per_cell, self.num_classes)
-        self.box_coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
 
     def outputs(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps -> box offsets [B, A, 4] and logits [B, A, classes] (0 = background), float32."""
@@ -80,9 +80,7 @@ class SSD(DenseDetector):
         ]
         boxes, labels = matched_targets(targets, matches, anchors)
         found = labels > 0
-        codes = self.box_coder.encode_single(
-            boxes.flatten(0, 1), anchors.repeat(len(targets), 1)
-        ).view_as(offsets)
+        codes = encode(boxes, anchors, self.scale)
         box_loss = F.smooth_l1_loss(offsets, codes, reduction="none").sum(dim=2)
         class_loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         class_loss = class_loss.view_as(labels)
@@ -97,21 +95,18 @@ class SSD(DenseDetector):
             "classification": torch.where(found | mined, class_loss, 0.0).sum() / count,
         }
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Detections]:
+    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Candidates]:
         offsets, logits = self.outputs(maps)
         return self.select(offsets, logits, self.anchors(maps), batch.sizes)
 
     def select(
         self, offsets: Tensor, logits: Tensor, anchors: Tensor, sizes: list[tuple[int, int]]
-    ) -> list[Detections]:
-        """Head outputs -> detections: torchvision's rules, over all classes at once."""
+    ) -> list[Candidates]:
+        """Head outputs -> candidates: torchvision's rules, over all classes at once."""
         scores = logits.softmax(dim=2)[..., 1:]
         values, index, labels = top_per_class(scores, self.candidates)
-        boxes = self.box_coder.decode_single(
-            offsets.flatten(0, 1), anchors.repeat(len(offsets), 1)
-        ).view_as(offsets)
-        return self.suppress(
-            take(boxes, index),
+        return self.choose(
+            decode(take(offsets, index), anchors[index], self.scale),
             values,
             labels,
             sizes,

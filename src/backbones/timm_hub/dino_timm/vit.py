@@ -31,6 +31,7 @@ class TimmViT(HubModel):
         self.num_heads: int = _heads(model)
         self.n_storage_tokens: int = 0 if model.reg_token is None else model.reg_token.shape[1]
         self.antialias = antialias
+        self._places: dict[tuple, Tensor] = {}  # rotary positions by grid, as they were made
         self.n_blocks = len(model.blocks)
 
     @property
@@ -49,14 +50,29 @@ class TimmViT(HubModel):
         h, w = x.shape[-2] // p, x.shape[-1] // p
         x = self.model.patch_embed(x[..., : h * p, : w * p])
         if self.rope is not None:
-            tokens, rope = self.model._pos_embed(x)
-            return tokens, rope, (h, w)
+            patches = x.flatten(1, 2)
+            prefix = [self.model.cls_token, self.model.reg_token]
+            parts = [one.expand(len(x), -1, -1) for one in prefix if one is not None]
+            return torch.cat([*parts, patches], dim=1), self._rotary(h, w), (h, w)
         return self._add_positions(x.flatten(1, 2), h, w), None, (h, w)
 
     @property
     def rope(self) -> nn.Module | None:
         """Rotary position embedding (DINOv3), or None (DINOv2)."""
         return getattr(self.model, "rope", None)
+
+    def _rotary(self, h: int, w: int) -> Tensor:
+        """timm's rotary positions of a grid. timm makes them on the host and uploads them at each
+        forward; here they are remembered, for the last sizes."""
+        periods = self.model.rope.periods
+        key = (h, w, periods.device, periods.dtype)
+        if key not in self._places:
+            if len(self._places) >= 64:
+                self._places.clear()
+            # Made outside of inference mode, so that training may use the remembered tensor.
+            with torch.inference_mode(False), torch.no_grad():
+                self._places[key] = self.model.rope.get_embed(shape=(h, w))
+        return self._places[key]
 
     def _add_positions(self, patches: Tensor, h: int, w: int) -> Tensor:
         """DINOv2: patches [B, h * w, C] + resampled position embedding, behind their prefix."""
