@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import venv
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -28,6 +29,30 @@ def fingerprint(files: list[Path]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def pip_works() -> bool:
+    """Whether .venv is whole: an interrupted making of it leaves a Python without pip."""
+    try:
+        command = [str(PYTHON), "-m", "pip", "--version"]
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def make_environment() -> None:
+    """Make .venv, or repair what an interrupted run left: first with what is there kept (it may
+    be of another tool, without pip), then anew."""
+    for anew in (False, True):
+        if pip_works():
+            return
+        print(f"Making {VENV}{' anew' if anew else ''}", flush=True)
+        with suppress(OSError, subprocess.CalledProcessError):
+            venv.create(VENV, with_pip=True, clear=anew)
+    if not pip_works():
+        sys.exit(
+            f"error: cannot make {VENV}; is Python's venv module whole (Debian: python3-venv)?"
+        )
+
+
 def install(name: str) -> None:
     """Make .venv and install requirement file ``name`` into it, unless that is already done."""
     files = sorted(ROOT.glob("requirements*.txt"))
@@ -35,9 +60,7 @@ def install(name: str) -> None:
     stamps = [VENV / f".installed-{name}", VENV / ".installed-requirements-dev.txt"]
     if PYTHON.exists() and any(s.exists() and s.read_text() == wanted for s in stamps):
         return
-    if not PYTHON.exists():
-        print(f"Making {VENV}", flush=True)
-        venv.create(VENV, with_pip=True)
+    make_environment()
     print(f"Installing {name} (a few minutes the first time)", flush=True)
     command = [str(PYTHON), "-m", "pip", "install", "-q", "-r", str(ROOT / name)]
     subprocess.run(command, check=True, cwd=ROOT)

@@ -35,12 +35,15 @@ class CommandSettings(Settings):
 
 
 S = TypeVar("S", bound=Settings)
+LONGEST_SIDE = 16_384  # pixels: a square of it is 0.8 GB a picture, and more a mistake
 
 
 def image_size(value: list[int]) -> Size:
     """``--imgsz`` W H or one number for both -> Size; ValueError when it is neither."""
-    if len(value) not in (1, 2) or min(value) < 16:
-        raise ValueError("give width and height in pixels, each at least 16, e.g. 640 480")
+    if len(value) not in (1, 2) or min(value) < 16 or max(value) > LONGEST_SIDE:
+        raise ValueError(
+            f"give width and height in pixels, each from 16 to {LONGEST_SIDE}, e.g. 640 480"
+        )
     return Size(value[0], value[-1])
 
 
@@ -77,7 +80,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"no such configuration file: {path}{hint}{listed}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the configuration file {path}: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         content = {}

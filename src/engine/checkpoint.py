@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,12 @@ def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
         nearby = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
         listed = f"; {path.parent} has: {', '.join(nearby)}" if nearby else ""
         raise UserError(f"no such checkpoint: {path}{listed}")
+    damaged = _damaged_part(path)
+    if damaged:
+        raise UserError(
+            f"{path} is damaged: {damaged} is not what was written (its checksum differs); copy "
+            "the file again, or train again"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -135,6 +141,18 @@ def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
     if task is not None and content["task"] != task:
         raise UserError(f"{path} is a checkpoint of {content['task']}, and this is {task}")
     return content
+
+
+def _damaged_part(path: Path) -> str | None:
+    """The first part of a PyTorch file whose bytes are not those that were written: torch stores a
+    checksum (CRC-32) of each tensor as ZIP files do, and does not look at it."""
+    if not is_zipfile(path):
+        return None
+    try:
+        with ZipFile(path) as file:
+            return file.testzip()
+    except (BadZipFile, OSError) as error:
+        return str(error)
 
 
 def _not_ours(content: Any) -> str | None:

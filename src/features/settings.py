@@ -8,19 +8,12 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from ..backbones.settings import BackboneOptions
-from ..core.config import CommandSettings, option
-from ..core.structures import ResizeMode, Size
+from ..core.config import CommandSettings, Sides, option
+from ..core.structures import ResizeMode
 
 What = Literal["cls", "patches", "map", "cls+patches"]
 Precision = Literal["auto", "32", "16", "bf16"]
 SUFFIXES = (".safetensors", ".npy", ".parquet")
-
-
-def image_size(value: list[int]) -> Size:
-    """``--imgsz`` W H or one number for both -> Size; ValueError when it is neither."""
-    if len(value) not in (1, 2) or min(value) < 16:
-        raise ValueError("give width and height in pixels, each at least 16, e.g. 640 480")
-    return Size(value[0], value[-1])
 
 
 class RunOptions(CommandSettings):
@@ -41,18 +34,13 @@ class FeatureOptions(RunOptions, BackboneOptions):
         "last", flags=["--feautre-extractor"], hidden=True, help="without effect here"
     )
     fine_tune: bool = option(False, hidden=True, help="without effect here")
-    imgsz: list[int] = option(
+    imgsz: Sides = option(
         [224], help="width and height that images are resized to (one number: both)"
     )
     resize: ResizeMode = option(
         "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
     )
     seed: int = option(0, help="seed of the random weights of --weights none")
-
-    @field_validator("imgsz")
-    @classmethod
-    def _two_sides(cls, value: list[int]) -> list[int]:
-        return list(image_size(value))
 
 
 class ExtractOptions(FeatureOptions):

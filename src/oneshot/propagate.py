@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.paths import output_folder
+from ..core.structures import Size
 from ..data.common.images import list_images, read_image
 from ..metrics.video_segmentation import video_scores
 from ..predict.capture import VideoReader
@@ -104,6 +105,13 @@ class Propagator:
         labels = torch.cat(parts)
         self.recent.append(_Context(features, labels))
         return labels.T.reshape(-1, *self.grid)
+
+
+def frame_size(frame: np.ndarray, short: int) -> Size:
+    """The size of a frame [H, W, 3] whose short side is resized to ``short``, aspect kept."""
+    height, width = frame.shape[:2]
+    scale = short / min(height, width)
+    return Size(round(width * scale), round(height * scale))
 
 
 def _unit(patch_map: Tensor) -> Tensor:
@@ -207,7 +215,7 @@ def run_propagate(options: PropagateOptions) -> int:
     require_size(mask, source.first, options.mask, source.where)
     truths = _read_truths(options.truth, source.first) if options.truth else None
     out_dir = output_folder(options.out_dir)
-    predictor = patch_predictor(options)
+    predictor = patch_predictor(options, frame_size(source.first, options.imgsz))
     done: list[np.ndarray] = []
     limits = [n for n in (source.count, options.max_frames) if n is not None]
     progress = Progress("frames", min(limits) if limits else None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ..core.config import option
+from ..core.config import LONGEST_SIDE, Sides, option
 from ..visualise.settings import PatchOptions
 
 
 class OneShotOptions(PatchOptions):
     """One-shot."""
 
-    imgsz: list[int] = option(
+    imgsz: Sides = option(
         [640],
         help="the image is resized to fit this width and height (one number: both), its sides "
         "rounded to whole patches; larger = finer masks",
@@ -46,6 +46,13 @@ class SegmentOptions(OneShotOptions):
 class PropagateOptions(OneShotOptions):
     """Carry the mask of a video's first frame through the video (DINO's label propagation)."""
 
+    imgsz: int = option(  # type: ignore[assignment]
+        480,
+        ge=16,
+        le=LONGEST_SIDE,
+        help="the short side that frames are resized to (DINO's protocol: 480), both rounded to "
+        "whole patches; larger = finer masks",
+    )
     refine: Literal["grabcut", "none"] = option(
         "none",
         help="from patches to pixels: GrabCut along the edges of each frame, or the upsampled "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import nn
 
-from ..core.config import load_yaml
+from ..core.config import image_size, load_yaml
 from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
 from ..engine.checkpoint import load_checkpoint, load_weights
@@ -51,6 +51,11 @@ def restore(
     instead of those of training. classes_key: the key of the class names in ``--config``.
     """
     content = load_checkpoint(path, task)
+    try:
+        trained_size = image_size(content["image_size"])
+    except (TypeError, ValueError) as error:
+        found = str(content["image_size"])[:60]
+        raise UserError(f"{path} is damaged: its image_size is {found}; {error}") from None
     if identity is not None:
         check_identity(content, identity, path, classes_key)
     with _no_word_on_weights():
@@ -58,7 +63,7 @@ def restore(
     backbone: Any = model.backbone
     state = backbone.adapt_state_dict(content["model"], "backbone.")
     load_weights(model, {**content, "model": state}, path)
-    size = Size(imgsz[0], imgsz[-1]) if imgsz else Size(*content["image_size"])
+    size = Size(imgsz[0], imgsz[-1]) if imgsz else trained_size
     return Trained(model.eval(), content["classes"], size, content["resize"], content)
 
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from ..core.config import CommandSettings, option
+from ..core.config import CommandSettings, Sides, option
 from ..core.structures import ResizeMode
-from ..features.settings import FeatureOptions, RunOptions, image_size
+from ..features.settings import FeatureOptions, RunOptions
 
 Vector = Literal["cls", "patches", "cls+patches"]
 Kind = Literal["flat", "ivf", "hnsw", "pq"]
@@ -44,13 +44,8 @@ class OpenOptions(RunOptions, _Folder):
         None, flags=["--weight"], help="weights, when they have moved; they must be the same ones"
     )
     repo_dir: Path | None = option(None, help="clone of the official code, when it has moved")
-    imgsz: list[int] | None = option(None, help="image size that the index must be of")
+    imgsz: Sides | None = option(None, help="image size that the index must be of")
     resize: ResizeMode | None = option(None, help="resizing that the index must be of")
-
-    @field_validator("imgsz")
-    @classmethod
-    def _two_sides(cls, value: list[int] | None) -> list[int] | None:
-        return None if value is None else list(image_size(value))
 
 
 class SearchOptions(OpenOptions):

@@ -14,7 +14,7 @@ from ..backbones.base import Backbone
 from ..backbones.build import build_backbone
 from ..core.errors import UserError
 from ..core.registry import did_you_mean
-from ..core.structures import Geometry
+from ..core.structures import Geometry, Size
 from ..predict.predictor import Predictor
 from .settings import PatchOptions
 
@@ -86,11 +86,13 @@ def load_backbone(options: PatchOptions) -> Backbone:
     )
 
 
-def make_predictor(model: nn.Module, options: PatchOptions) -> Predictor[Any]:
-    """The predictor for a model of this module, by the options."""
+def make_predictor(
+    model: nn.Module, options: PatchOptions, size: Size | None = None
+) -> Predictor[Any]:
+    """The predictor for a model of this module, by the options; size: instead of theirs."""
     return Predictor(
         model,
-        options.image_size,
+        size or options.image_size,
         "fit",
         device=options.device,
         precision=options.precision,
@@ -99,6 +101,6 @@ def make_predictor(model: nn.Module, options: PatchOptions) -> Predictor[Any]:
     )
 
 
-def patch_predictor(options: PatchOptions) -> Predictor[Tensor]:
+def patch_predictor(options: PatchOptions, size: Size | None = None) -> Predictor[Tensor]:
     """Images uint8 [H, W, 3] -> patch maps float32 [C, h, w] on the CPU. Raises UserError."""
-    return make_predictor(PatchModel(load_backbone(options), options.layer), options)
+    return make_predictor(PatchModel(load_backbone(options), options.layer), options, size)

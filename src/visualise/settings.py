@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from ..backbones.settings import BackboneOptions
-from ..core.config import option
+from ..core.config import Sides, option
 from ..core.structures import Size
 
 
@@ -24,7 +24,7 @@ class PatchOptions(BackboneOptions):
         help="feature map to take, e.g. layer12 or stage3; auto = a ViT's last block, a "
         "ConvNeXt's third stage (stride 16)",
     )
-    imgsz: list[int] = option(
+    imgsz: Sides = option(
         [448],
         help="the image is resized to fit this width and height (one number: both), its sides "
         "rounded to whole patches; larger = finer pictures",
@@ -35,13 +35,6 @@ class PatchOptions(BackboneOptions):
         "auto", help="arithmetic; auto = 16 on CUDA, 32 on the CPU"
     )
     batch: int = option(4, flags=["-b"], ge=1, help="images the backbone takes at once")
-
-    @field_validator("imgsz")
-    @classmethod
-    def _two_sides(cls, value: list[int]) -> list[int]:
-        if len(value) not in (1, 2) or min(value) < 16:
-            raise ValueError("give width and height in pixels, each at least 16, e.g. 640 480")
-        return [value[0], value[-1]]
 
     @property
     def image_size(self) -> Size:

@@ -76,7 +76,12 @@ def test_unknown_flag_suggests(yaml_file):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "is not valid YAML"), ("- a", "must hold a mapping"), ("", "CLASSES: is required")],
+    [
+        ("a: [1", "is not valid YAML"),
+        ("[" * 10_000, "is not valid YAML"),
+        ("- a", "must hold a mapping"),
+        ("", "CLASSES: is required"),
+    ],
 )
 def test_bad_files_are_one_message(yaml_file, text, message):
     with pytest.raises(UserError, match=message):
@@ -95,7 +100,7 @@ def test_an_optional_size_is_checked_like_any_other():
     assert cli.parse(Infer, given[:2]).imgsz is None
     assert cli.parse(Infer, [*given, "64"]).imgsz == [64, 64]
     assert cli.parse(Infer, [*given, "64", "48"]).imgsz == [64, 48]
-    for wrong in (["0"], ["64", "-5"], ["64", "48", "32"]):
+    for wrong in (["0"], ["64", "-5"], ["64", "48", "32"], ["99999"]):
         with pytest.raises(UserError, match="width and height in pixels"):
             cli.parse(Infer, [*given, *wrong])
 

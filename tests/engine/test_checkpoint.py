@@ -124,3 +124,13 @@ def test_plain_values():
     found = plain({"a": (1, np.int64(2)), 3: {4.5}, "t": torch.zeros(1), "n": None})
     assert found["a"] == [1, 2] and found[3] == [4.5] and found["n"] is None
     assert isinstance(found["t"], torch.Tensor) and type(found["a"][1]) is int
+
+
+def test_overwritten_weights_are_told(tmp_path):
+    path = tmp_path / "a.pth"
+    save(path, torch.nn.Linear(100, 100))
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes(4096) + content[middle + 4096 :])
+    with pytest.raises(UserError, match="a.pth is damaged: .*checksum differs"):
+        load_checkpoint(path)

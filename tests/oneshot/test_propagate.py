@@ -15,12 +15,12 @@ from src.core.structures import Size
 from src.data.common.images import write_image
 from src.oneshot.__main__ import main
 from src.oneshot.masks import write_mask
-from src.oneshot.propagate import Propagator, soft_labels
+from src.oneshot.propagate import Propagator, frame_size, soft_labels
 from src.predict.capture import VideoReader
 from src.predict.video import VideoWriter
 from tests.oneshot.drawn import clip
 
-COMMON = ["--weights", "none", "--hub", "bundled", "--device", "cpu", "--imgsz", "320"]
+COMMON = ["--weights", "none", "--hub", "bundled", "--device", "cpu", "--imgsz", "240"]
 
 
 def run(*words) -> int:
@@ -126,3 +126,10 @@ def test_frames_of_two_sizes(tmp_path, capsys):
     assert run(*words, "--model-name", "dinov3_convnext_atto", *COMMON) == 2
     assert "frames must be of one size" in capsys.readouterr().err
     assert not list((tmp_path / "o").rglob("*.tmp*"))
+
+
+def test_imgsz_is_the_short_side_as_in_dino(tmp_path):
+    """DAVIS's frames are 854x480, which --imgsz 480 leaves as they are; upright ones, too."""
+    assert frame_size(np.zeros((480, 854, 3)), 480) == Size(854, 480)
+    assert frame_size(np.zeros((1920, 1080, 3)), 480) == Size(480, 853)
+    assert run("-i", "v.mp4", "--mask", "m.png", "--imgsz", "640", "480") == 2

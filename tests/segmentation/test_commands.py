@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -99,6 +100,14 @@ def test_a_contradiction_is_named(run: Path, data: Path, tmp_path: Path) -> None
     flags = ["--model", str(run / "best_model.pth"), "--input", str(data), "--head", "dpt"]
     with pytest.raises(UserError, match="--head says dpt, the checkpoint has conv"):
         infer_images(cli.parse(InferSegmentationImage, [*flags, "--out-dir", str(tmp_path)]))
+
+
+def test_a_checkpoint_of_a_size_beyond_sense_is_told(run: Path, data: Path, tmp_path: Path) -> None:
+    content = torch.load(run / "best_model.pth", weights_only=True)
+    torch.save({**content, "image_size": [10**9, 10**9]}, tmp_path / "huge.pth")
+    flags = ["--model", str(tmp_path / "huge.pth"), "--input", str(data)]
+    with pytest.raises(UserError, match=r"huge.pth is damaged: its image_size is \[1000000000"):
+        infer_images(cli.parse(InferSegmentationImage, flags))
 
 
 def test_evaluate(run: Path, data: Path, tmp_path: Path) -> None:

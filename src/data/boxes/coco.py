@@ -85,7 +85,7 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
         raise UserError(
             f"cannot read {path}: {error.strerror or error}; see DATA_ROOT, or give --data-root"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
     for key in ("images", "annotations", "categories"):
         listed = content.get(key) if isinstance(content, dict) else None

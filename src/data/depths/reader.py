@@ -185,8 +185,13 @@ def cropped(depth: np.ndarray, crop: Crop) -> np.ndarray:
     """[H, W] with 0 (not measured) outside the crop of an evaluation protocol."""
     height, width = depth.shape
     left, top, right, bottom = _CROPS[crop]
-    rows = slice(round(top * height), round(bottom * height))
-    columns = slice(round(left * width), round(right * width))
+    rows = slice(_floor(top * height), _floor(bottom * height))
+    columns = slice(_floor(left * width), _floor(right * width))
     inside = np.zeros_like(depth)
     inside[rows, columns] = depth[rows, columns]
     return inside
+
+
+def _floor(pixels: float) -> int:
+    """Towards 0 as the official code does; 41 / 640 * 640 stays 41 whatever its last bit is."""
+    return int(pixels + 1e-9)

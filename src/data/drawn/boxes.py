@@ -9,6 +9,7 @@ Boxes come from the drawn pixels of the whole shape, so they are exact.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 NAMES = ["__background__", "circle", "square", "triangle", "cross"]
 _VERSION = 3  # of the drawing: another number redraws what is there
-_MARKER = "complete.json"
+MARKER = "complete.json"
 _HUES = [0, 62, 112, 27]  # of OpenCV's 0..179: red, green, blue, yellow
 _MOST_HIDDEN = 0.35  # of a shape, by later ones
 
@@ -62,22 +63,14 @@ def draw_dataset(folder: str | Path, train: int = 480, valid: int = 96, seed: in
     """
     folder = Path(folder)
     wanted = {"version": _VERSION, "train": train, "valid": valid, "seed": seed}
-    marker = folder / _MARKER
-    if is_complete(marker, wanted):
+    marker = folder / MARKER
+    drawn = [file for split in ("train", "valid") for file in _drawn(folder / split)]
+    if not begin_drawing(folder, wanted, drawn, (train + valid) * 20_000):
         return folder
-    if not marker.exists() and any(_drawn(folder / split) for split in ("train", "valid")):
-        raise UserError(
-            f"{folder} holds pictures named as those to be drawn, but not drawn by this command "
-            f"(there is no {_MARKER}): choose another --out"
-        )
-    require_writable(folder, (train + valid) * 20_000)
     log.info("drawing %d + %d pictures into %s", train, valid, folder)
-    write_json(marker, {"unfinished": wanted})
     for split_number, (split, count) in enumerate((("train", train), ("valid", valid))):
         for kind in ("images", "labels"):
             require_writable(folder / split / kind)
-        for old in _drawn(folder / split):
-            old.unlink()
         for index in range(count):
             rng = np.random.default_rng((seed, split_number, index))
             size = Size(int(rng.integers(160, 257)), int(rng.integers(160, 257)))
@@ -92,14 +85,29 @@ def draw_dataset(folder: str | Path, train: int = 480, valid: int = 96, seed: in
     return folder
 
 
-def is_complete(marker: Path, wanted: dict[str, Any]) -> bool:
-    """Whether a drawing with these numbers was finished (its marker, written last, says so)."""
-    import json
+def begin_drawing(folder: Path, wanted: dict[str, Any], drawn: list[Path], size: int) -> bool:
+    """Make room for a drawing with these numbers; False when the folder holds it already.
 
+    The marker file is written first (unfinished) and, by the caller, last: it alone says that the
+    files ``drawn``, of an earlier drawing, are ours to delete. UserError when there are such files
+    without it, or when ``size`` bytes are not free.
+    """
+    marker = folder / MARKER
     try:
-        return json.loads(marker.read_text(encoding="utf-8")) == wanted
+        if json.loads(marker.read_text(encoding="utf-8")) == wanted:
+            return False
     except (OSError, ValueError):
-        return False
+        pass
+    if drawn and not marker.exists():
+        raise UserError(
+            f"{folder} holds {drawn[0].name} and the like, named as the pictures to be drawn but "
+            f"not drawn by this command (there is no {MARKER}): choose another --out"
+        )
+    require_writable(folder, size)
+    write_json(marker, {"unfinished": wanted})
+    for old in drawn:
+        old.unlink()
+    return True
 
 
 def _drawn(split: Path) -> list[Path]:

@@ -21,13 +21,12 @@ from ...core.structures import Size
 from ..common.images import encode_image
 from ..depths.reader import write_depth
 from ..depths.settings import DrawDepthDemo
-from .boxes import is_complete
+from .boxes import MARKER, begin_drawing
 
 log = logging.getLogger(__name__)
 
 SIZE = Size(160, 120)
 _VERSION = 1  # of the drawing: another number redraws what is there
-_MARKER = "complete.json"
 _EYE, _CEILING = 1.4, 2.7  # metres above the floor
 _TILE = 0.5
 _LIGHT = np.array([0.35, -0.8, -0.5])
@@ -60,20 +59,17 @@ def draw_depth_dataset(
     """
     folder = Path(folder)
     wanted = {"version": _VERSION, "train": train, "valid": valid, "seed": seed, "size": list(size)}
-    if is_complete(folder / _MARKER, wanted):
+    drawn = [*folder.glob("*/images/room_*.jpg"), *folder.glob("*/depths/room_*.png")]
+    if not begin_drawing(folder, wanted, drawn, (train + valid) * 40_000):
         return folder
-    require_writable(folder, (train + valid) * 40_000)
     log.info("drawing %d + %d scenes into %s", train, valid, folder)
-    (folder / _MARKER).unlink(missing_ok=True)
     for number, (split, count) in enumerate((("train", train), ("valid", valid))):
         images, depths = (require_writable(folder / split / k) for k in ("images", "depths"))
-        for old in [*images.glob("room_*.jpg"), *depths.glob("room_*.png")]:
-            old.unlink()
         for index in range(count):
             scene = draw_room(size, np.random.default_rng((seed, number, index)))
             (images / f"room_{index:04d}.jpg").write_bytes(encode_image(scene.image, ".jpg"))
             write_depth(depths / f"room_{index:04d}.png", scene.depth)
-    write_json(folder / _MARKER, wanted)
+    write_json(folder / MARKER, wanted)
     return folder
 
 

@@ -230,9 +230,10 @@ def test_coco_errors(tmp_path):
     (tmp_path / "train.json").write_text('{"images": []}')
     with pytest.raises(UserError, match="no list 'annotations'"):
         read_split(dataset, "train")
-    (tmp_path / "train.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        read_split(dataset, "train")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "train.json").write_text(text)
+        with pytest.raises(UserError, match="not valid JSON"):
+            read_split(dataset, "train")
 
 
 def test_coco_with_ids_and_sizes_that_are_none(tmp_path):

@@ -162,3 +162,24 @@ def test_the_set_is_drawn_once(tmp_path) -> None:
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     draw_depth_dataset(root, 2, 1, seed=1, size=Size(32, 24))
     assert path.read_bytes() != before[0]
+
+
+def test_pictures_of_the_users_own_stay(tmp_path) -> None:
+    own = tmp_path / "set" / "valid" / "images" / "room_kitchen.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    with pytest.raises(UserError, match="room_kitchen.jpg .* not drawn by this command"):
+        draw_depth_dataset(tmp_path / "set", 1, 1, size=Size(32, 24))
+    assert own.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 1242), (370, 1224), (376, 1241)])
+def test_gargs_crop_is_the_official_codes(height, width) -> None:
+    """KITTI's sizes; monodepth: np.array([0.40810811 * gt_height, ...]).astype(np.int32)."""
+    shares = [0.40810811, 0.99189189, 0.03594771, 0.96405229]
+    sides = [height, height, width, width]
+    top, bottom, left, right = np.multiply(shares, sides).astype(np.int32)
+    inside = cropped(np.ones((height, width), np.float32), "garg")
+    rows, columns = np.nonzero(inside)
+    assert (rows.min(), rows.max() + 1) == (top, bottom)
+    assert (columns.min(), columns.max() + 1) == (left, right)
