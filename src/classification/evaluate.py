@@ -41,7 +41,7 @@ def evaluate_classification(options: Any, out_dir: Path) -> dict[str, Any]:
         batch=options.batch,
         workers=options.workers,
     )
-    with arithmetic(options) as device:
+    with arithmetic(options, trained) as device:
         scores = evaluate(trained.model.to(device), loader, trained.names, device)
     assert scores is not None
     source = [str(split_source(dataset, options.split, found.data_root, found.folders[0]))]

@@ -15,6 +15,7 @@ from ..engine.checkpoint import save_checkpoint
 from ..engine.distributed import choose_device
 from ..engine.history import History
 from ..engine.job import Job
+from ..engine.precision import arithmetic, choose_type
 from ..engine.progress import Progress
 from ..engine.run_folder import BEST, CONFIG, claim_run_folder
 from .classifier import Classifier
@@ -34,18 +35,21 @@ def fit_head(job: Job) -> History:
     claim_run_folder(job.run_dir, resume=False, overwrite=options.overwrite)
     write_text(job.run_dir / CONFIG, to_yaml(options))
     device = torch.device(choose_device(options.device))
+    dtype = choose_type(options.precision, device, model.backbone.name)
     model.to(device).eval()
     history = History(job.run_dir, job.best_metric)
     progress = Progress("features", len(job.train_loader))
-    vectors, targets = gather_vectors(model, job.train_loader, device, progress)
+    with arithmetic(dtype, device):
+        vectors, targets = gather_vectors(model, job.train_loader, device, progress)
     row = {"epoch": 1.0, "images_per_second": progress.rate, "seconds": progress.seconds}
     progress.close()
     model.head.fit(vectors, targets)
     model.to(device)
-    if isinstance(model.head, KnnHead):
-        metrics = choose_k(job, model.head, len(vectors))
-    else:
-        metrics = job.validate(model) or {}
+    with arithmetic(dtype, device):
+        if isinstance(model.head, KnnHead):
+            metrics = choose_k(job, model.head, len(vectors))
+        else:
+            metrics = job.validate(model) or {}
     history.add({**row, **metrics}, metrics[job.best_metric])
     weights = model.state_dict()
     save_checkpoint(job.run_dir / BEST, weights, job.describe, epoch=1, metrics=metrics)

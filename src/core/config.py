@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from .errors import UserError
@@ -49,6 +49,15 @@ def image_size(value: list[int]) -> Size:
 
 # The field type of --imgsz: one number or two in, [width, height] out.
 Sides = Annotated[list[int], AfterValidator(lambda value: list(image_size(value)))]
+
+# The field type of --precision, of every command; training's "bf16-mixed" is the same as "bf16".
+Precision = Annotated[
+    Literal["auto", "32", "bf16", "16"],
+    BeforeValidator(lambda value: str(value).removesuffix("-mixed")),
+]
+PRECISION_HELP = (
+    "arithmetic; auto = bf16 on a CUDA device that has it, else 32; 16 overflows in DINOv3"
+)
 
 
 def option(
@@ -131,8 +140,6 @@ def validate(
 
 def choices_of(annotation: Any) -> list[str]:
     """The choices of a Literal annotation (also inside Optional), or an empty list."""
-    from typing import Literal, get_origin
-
     if get_origin(annotation) is Literal:
         return [str(choice) for choice in get_args(annotation)]
     return [choice for inner in get_args(annotation) for choice in choices_of(inner)]

@@ -38,7 +38,7 @@ def evaluate_depth(options: Any, out_dir: Path) -> dict[str, Any]:
     loader = valid_loader(records, transform, batch=options.batch, workers=options.workers)
     model: nn.Module = FlipAveraged(trained.model) if options.flip else trained.model
     keep = range(0, len(records), len(records) // 6 or 1)
-    with arithmetic(options) as device:
+    with arithmetic(options, trained) as device:
         scores, maps = evaluate(model.to(device), loader, device, keep=keep)
     assert scores is not None
     told = {

@@ -38,7 +38,7 @@ def evaluate_detection(options: Any, out_dir: Path) -> dict[str, Any]:
         batch=options.batch,
         workers=options.workers,
     )
-    with arithmetic(options) as device:
+    with arithmetic(options, trained) as device:
         scores = evaluate(
             trained.model.to(device),
             loader,

@@ -22,9 +22,9 @@ from .settings import TrainingOptions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.precision import Precision
 
 T = TypeVar("T")
-FABRIC_PRECISION = {"32": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 
 
 def rank() -> int:
@@ -51,15 +51,6 @@ def choose_device(device: str) -> str:
     return device
 
 
-def choose_precision(precision: str, device: str) -> str:
-    """'auto' -> bf16-mixed (else 16-mixed) on CUDA, 32 on the CPU (bf16 is slower there)."""
-    if precision != "auto":
-        return precision
-    if device != "cuda":
-        return "32"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-
-
 @contextmanager
 def _without_torchmetrics() -> Iterator[None]:
     """lightning_fabric imports torchmetrics where it is installed (and that transformers), for a
@@ -84,8 +75,11 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
-def build_fabric(options: TrainingOptions) -> Fabric:
-    """Fabric for this process: a single device, or DDP or FSDP2 among torchrun's processes."""
+def build_fabric(options: TrainingOptions, dtype: torch.dtype) -> Fabric:
+    """Fabric for this process: a single device, or DDP or FSDP2 among torchrun's processes.
+
+    dtype: see ``precision.choose_type``.
+    """
     with _without_torchmetrics():
         from lightning_fabric import Fabric
         from lightning_fabric.plugins.environments import LightningEnvironment
@@ -94,21 +88,15 @@ def build_fabric(options: TrainingOptions) -> Fabric:
 
     _quieten()
     device = choose_device(options.device)
-    precision = choose_precision(options.precision, device)
-    if precision == "16-mixed" and device == "cpu":
-        raise UserError(
-            "--precision 16-mixed needs a CUDA device; on the CPU use 32 (or bf16-mixed, slower)"
-        )
-    if device == "cuda":
-        torch.set_float32_matmul_precision("high")
-    common: dict[str, Any] = {"accelerator": device, "precision": FABRIC_PRECISION[precision]}
+    plugins: list[Any] = [_fabric_precision(dtype, device)]
     if world() == 1:
         if options.strategy != "auto":
             raise UserError(
                 f"--strategy {options.strategy} needs several processes: start the script with "
                 "'torchrun --nproc_per_node=N train_....py ...'"
             )
-        fabric = Fabric(devices=1, plugins=[LightningEnvironment()], **common)
+        plugins.append(LightningEnvironment())
+        fabric = Fabric(accelerator=device, devices=1, plugins=plugins)
         fabric.launch()
         return fabric
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world())))
@@ -119,14 +107,37 @@ def build_fabric(options: TrainingOptions) -> Fabric:
         )
     strategy: Any
     if options.strategy == "fsdp":
-        if precision == "16-mixed":
-            raise UserError("--strategy fsdp does not go with 16-mixed; use --precision bf16-mixed")
+        if dtype == torch.float16:
+            raise UserError("--strategy fsdp does not go with --precision 16; use bf16")
         strategy = ModelParallelStrategy(_shard, data_parallel_size=world(), tensor_parallel_size=1)
     else:
         strategy = DDPStrategy(gradient_as_bucket_view=True)
-    fabric = Fabric(devices=local, num_nodes=world() // local, strategy=strategy, **common)
+    fabric = Fabric(
+        accelerator=device,
+        devices=local,
+        num_nodes=world() // local,
+        strategy=strategy,
+        plugins=plugins,
+    )
     fabric.launch()
     return fabric
+
+
+def _fabric_precision(dtype: torch.dtype, device: str) -> Precision:
+    """Fabric's part of it: autocast around ``forward``, a loss scale for fp16.
+
+    Its own MixedPrecision casts all that goes into ``forward`` as well: the truth, whose digits
+    the loss needs (boxes at 640 pixels would be up to 2 off), and it refuses frozen dataclasses.
+    """
+    from lightning_fabric.plugins.precision import MixedPrecision, Precision
+
+    class Autocast(MixedPrecision):
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    if dtype == torch.float32:
+        return Precision()
+    return Autocast("16-mixed" if dtype == torch.float16 else "bf16-mixed", device)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -225,6 +236,12 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     flags = torch.tensor(int(flag), device=device)
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
     return bool(flags.item())
+
+
+def synchronise_norms(model: nn.Module) -> None:
+    """Batch norms of trained parts take the statistics of all processes' images together, as one
+    process would (on CUDA: gloo has no kernel for it). In place; names and tensors stay."""
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def broadcast_buffers(model: nn.Module) -> None:

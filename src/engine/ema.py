@@ -12,7 +12,8 @@ from .distributed import full_tensor, local_tensor, shard_like
 
 
 class MovingAverage:
-    """Exponential moving average of the trainable parameters (buffers are the model's own).
+    """Exponential moving average of the trainable parameters, and of the float buffers that
+    checkpoints keep: statistics of a batch norm that belong to the averaged weights before them.
 
     Under FSDP each process averages its shard. The decay starts low, min(decay, (1 + t) /
     (10 + t)), so that the random start is soon forgotten (as in TensorFlow's
@@ -21,11 +22,15 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.average = {n: local_tensor(p.detach()).clone() for n, p in self.parameters.items()}
+        kept = model.state_dict()
+        self.tensors: dict[str, Tensor] = {
+            **{n: p for n, p in model.named_parameters() if p.requires_grad},
+            **{n: b for n, b in model.named_buffers() if n in kept and b.is_floating_point()},
+        }
+        self.average = {n: local_tensor(t.detach()).clone() for n, t in self.tensors.items()}
 
     def _current(self) -> list[Tensor]:
-        return [local_tensor(p.detach()) for p in self.parameters.values()]
+        return [local_tensor(t.detach()) for t in self.tensors.values()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -52,10 +57,11 @@ class MovingAverage:
     def state(self) -> dict[str, Tensor]:
         """The whole average by parameter name, on the CPU (collective under FSDP)."""
         with self.swapped():
-            return {n: full_tensor(p.detach()).cpu().clone() for n, p in self.parameters.items()}
+            return {n: full_tensor(t.detach()).cpu().clone() for n, t in self.tensors.items()}
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from ``state()`` (collective under FSDP)."""
-        for name, parameter in self.parameters.items():
-            self.average[name].copy_(local_tensor(shard_like(state[name], parameter.detach())))
+        """Go on from ``state()`` (collective under FSDP); names may be left out."""
+        for name, tensor in self.tensors.items():
+            if name in state:
+                self.average[name].copy_(local_tensor(shard_like(state[name], tensor.detach())))

@@ -26,9 +26,11 @@ from .distributed import (
     any_rank,
     broadcast_buffers,
     build_fabric,
+    choose_device,
     gather_objects,
     is_main,
     rank,
+    synchronise_norms,
     world,
 )
 from .ema import MovingAverage
@@ -38,6 +40,7 @@ from .interrupt import StopRequest
 from .job import Job
 from .losses import EpochLosses
 from .optim import Schedule, build_optimizer, parameter_groups, require_sensible
+from .precision import backbone_of, choose_type
 from .progress import Progress
 from .run_folder import CONFIG, LAST, check_run_folder, claim_run_folder
 from .saving import Position, Room, Saver, frozen_fingerprint
@@ -86,9 +89,14 @@ class _Run:
     def __init__(self, job: Job, room: Room, fingerprint: str | None, stop: StopRequest) -> None:
         options = job.options
         self.job, self.options, self.room, self.stop = job, options, room, stop
-        self.fabric = build_fabric(options)
+        dtype = choose_type(
+            options.precision, choose_device(options.device), backbone_of(job.model)
+        )
+        self.fabric = build_fabric(options, dtype)
         self.device = self.fabric.device
         groups = job.parameter_groups or parameter_groups(job.model, options)
+        if self.device.type == "cuda" and world() > 1:
+            synchronise_norms(job.model)
         # FSDP gathers weights at each forward, in step on all processes; validation has not the
         # same number of batches everywhere, so it goes through a whole copy.
         sharded = options.strategy == "fsdp"
@@ -96,7 +104,7 @@ class _Run:
         if self.device.type == "cuda" and not sharded:  # FSDP2 takes contiguous weights alone
             job.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = self.fabric.setup_module(job.model)
-        self.optimizer = build_optimizer(job.model, groups, options)
+        self.optimizer = build_optimizer(job.model, groups, options, scaled=dtype == torch.float16)
         self.fabric_optimizer = cast(Any, self.fabric.setup_optimizers(self.optimizer))
         self.ema = MovingAverage(job.model, options.ema) if options.ema > 0 else None
         self.steps_per_epoch = math.ceil(len(job.train_loader) / options.accumulate)
@@ -231,6 +239,7 @@ class _Run:
         broadcast_buffers(job.model)
         try:
             with self.ema.swapped() if self.ema else nullcontext(), self.stop.at_once():
+                broadcast_buffers(job.model)  # the averaged ones
                 model = job.model
                 if self.twin is not None:
                     state.copy_weights(job.model, self.twin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ..core.config import CommandSettings, option
+from ..core.config import PRECISION_HELP, CommandSettings, Precision, option
 
 
 class TrainingOptions(CommandSettings):
@@ -38,9 +38,7 @@ class TrainingOptions(CommandSettings):
     ema: float = option(
         0.0, ge=0, lt=1, help="decay of the moving average of the weights, e.g. 0.999; 0 = none"
     )
-    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = option(
-        "auto", help="arithmetic; auto = bf16-mixed (else 16-mixed) on CUDA, 32 on the CPU"
-    )
+    precision: Precision = option("auto", help=PRECISION_HELP)
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to train")
     strategy: Literal["auto", "ddp", "fsdp"] = option(
         "auto", help="under torchrun: replicated (ddp) or sharded (fsdp) training; auto = ddp"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,8 @@ from ..core.errors import UserError
 from ..core.paths import output_folder
 from ..core.structures import Size
 from ..data.common.loaders import Batch, BatchLoader, Samples, Transform, split_loaders
-from ..engine.distributed import choose_device, choose_precision, is_main, rank, world
+from ..engine.distributed import choose_device, is_main, rank, world
+from ..engine.precision import arithmetic, choose_type
 from .cached import Arrays, CachedLoader, Caching, KeptTargets
 from .model import fingerprint
 
@@ -73,16 +73,17 @@ def cache_loaders(
         )
     if options.strategy == "fsdp":
         raise UserError("--cache-features does not go with --strategy fsdp; use ddp")
-    precision = choose_precision(options.precision, choose_device(options.device))
+    device = choose_device(options.device)
+    dtype = choose_type(options.precision, device, model.backbone.name)
     caching = Caching(
-        extract=extractor(model, choose_device(options.device), precision),
+        extract=extractor(model, device, dtype),
         settings={
             "backbone": model.backbone.name,
             "weights": fingerprint(model.backbone.hub_model),
             "reads": reads,
             "imgsz": list(options.imgsz),
             "resize": options.resize,
-            "precision": precision,
+            "precision": str(dtype).removeprefix("torch."),
         },
         size=Size(*options.imgsz),
         folder=output_folder(options.cache_dir),
@@ -109,15 +110,13 @@ def cache_loaders(
 
 
 def extractor(
-    model: FeatureModel, device: str, precision: str
+    model: FeatureModel, device: str, dtype: torch.dtype
 ) -> Callable[[Batch], list[ImageFeatures]]:
     """A batch -> the features of its images, in the arithmetic of training."""
-    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    low = kinds.get(precision)
 
     def extract(batch: Batch) -> list[ImageFeatures]:
         model.backbone.eval().to(device)
-        with torch.autocast(device, dtype=low) if low else nullcontext():
+        with arithmetic(dtype, device):
             return model.features(batch.to(device).image_list())
 
     return extract

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from ..backbones.build import build_backbone
 from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
 from ..engine.distributed import choose_device
+from ..engine.precision import arithmetic, choose_type
 from .reading import ImageBatch
 from .settings import FeatureOptions, What
 
@@ -93,7 +93,7 @@ class FeatureModel:
         if unit and what == "map":
             raise UserError("--unit scales vectors, not maps; leave it out, or take another --what")
         self.device = torch.device(choose_device(device))
-        self.dtype = _choose_dtype(precision, self.device)
+        self.dtype = choose_type(precision, self.device, backbone.name)
         weights = fingerprint(backbone.hub_model)
         self.backbone = backbone.eval().to(self.device)
         self.imgsz, self.resize, self.what, self.unit = Size(*imgsz), resize, what, unit
@@ -124,11 +124,6 @@ class FeatureModel:
 
         Raises UserError when the GPU's memory is not enough.
         """
-        autocast = (
-            nullcontext()
-            if self.dtype == torch.float32
-            else torch.autocast(self.device.type, dtype=self.dtype)
-        )
         try:
             pixels = batch.pixels.to(self.device, non_blocking=True)
             x = self.backbone.normalise(pixels.permute(0, 3, 1, 2))
@@ -138,7 +133,7 @@ class FeatureModel:
                     x[i, :, size.height :] = 0
                 if size.width < width:
                     x[i, :, :, size.width :] = 0
-            with autocast:
+            with arithmetic(self.dtype, self.device):
                 ((patches, token),) = self.backbone.tokens(x)
         except torch.OutOfMemoryError:
             raise UserError(
@@ -158,15 +153,6 @@ class FeatureModel:
 
 def _figures(values: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in values.flatten().tolist())
-
-
-def _choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic that --precision names on this device. UserError when it has none of it."""
-    if precision == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if precision == "16" and device.type == "cpu":
-        raise UserError("--precision 16 needs a CUDA device; on the CPU use 32 (or bf16, slower)")
-    return {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
 def build_feature_model(options: FeatureOptions, what: What, unit: bool = False) -> FeatureModel:

@@ -8,11 +8,10 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from ..backbones.settings import BackboneOptions
-from ..core.config import CommandSettings, Sides, option
+from ..core.config import PRECISION_HELP, CommandSettings, Precision, Sides, option
 from ..core.structures import ResizeMode
 
 What = Literal["cls", "patches", "map", "cls+patches"]
-Precision = Literal["auto", "32", "16", "bf16"]
 SUFFIXES = (".safetensors", ".npy", ".parquet")
 
 
@@ -24,7 +23,7 @@ class RunOptions(CommandSettings):
         None, ge=1, help="threads that read and resize ahead (default: by the machine)"
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
-    precision: Precision = option("auto", help="arithmetic; auto = 16 on CUDA, 32 on the CPU")
+    precision: Precision = option("auto", help=PRECISION_HELP)
 
 
 class FeatureOptions(RunOptions, BackboneOptions):

@@ -15,7 +15,8 @@ from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.paths import output_folder
 from ..core.structures import ResizeMode
-from .predictor import choose_device, choose_dtype
+from ..engine import precision
+from .predictor import choose_device
 from .restore import Trained
 from .settings import EvaluationOptions
 
@@ -85,11 +86,11 @@ def check_classes(found: list[str], trained: Trained, where: str) -> None:
 
 
 @contextmanager
-def arithmetic(options: EvaluationOptions) -> Iterator[torch.device]:
+def arithmetic(options: EvaluationOptions, trained: Trained) -> Iterator[torch.device]:
     """The device that the options name, with their precision in force on it."""
     device = choose_device(options.device)
-    dtype = choose_dtype(options.precision, device)
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+    backbone = trained.checkpoint["backbone"]["name"]
+    with precision.arithmetic(precision.choose_type(options.precision, device, backbone), device):
         yield device
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.structures import Geometry, ResizeMode, Size
 from ..data.common import images as data_images
+from ..engine.precision import arithmetic, backbone_of, choose_type
 from .results import rescale_detections
 
 R = TypeVar("R")
@@ -61,9 +61,8 @@ class Predictor(Generic[R]):
     postprocess(result, geometry): puts a result (on the CPU) into original pixels; on_device
     does a part of that before the download (a map of classes instead of a score for each).
     resize None: the model gets images as they are.
-    precision: "32", "16" or "bf16" run under autocast (weights stay float32, so that boxes are
-    decoded in float32); auto = 16 on CUDA, 32 on the CPU. The model is moved and put in eval
-    mode. Raises UserError for a device or precision that is not there.
+    precision: see ``engine.precision``. The model is moved and put in eval mode. Raises UserError
+    for a device or precision that is not there.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Predictor(Generic[R]):
     ) -> None:
         assert batch >= 1
         self.device = choose_device(device)
-        self.dtype = choose_dtype(precision, self.device)
+        self.dtype = choose_type(precision, self.device, backbone_of(model))
         self.image_size = Size(*image_size)
         self.resize: ResizeMode | None = resize
         self.batch = batch
@@ -97,11 +96,6 @@ class Predictor(Generic[R]):
     def on_cuda(self) -> bool:
         """Whether the model runs on a CUDA device."""
         return self.device.type == "cuda"
-
-    def _autocast(self) -> AbstractContextManager:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def prepare(self, images: Sequence[np.ndarray]) -> Prepared:
         """Resize images (RGB uint8 [H, W, 3]) into one host buffer; touches no GPU work."""
@@ -130,7 +124,7 @@ class Predictor(Generic[R]):
         if not len(batch):
             return Pending([], [])
         try:
-            with torch.inference_mode(), self._autocast():
+            with torch.inference_mode(), arithmetic(self.dtype, self.device):
                 pixels = batch.pixels.to(self.device, non_blocking=True)
                 results = self._start(batch.views(pixels))
                 assert len(results) == len(batch), "one result for each image"
@@ -242,17 +236,6 @@ def choose_device(name: str) -> torch.device:
             "the driver and that a CUDA build of torch is installed, or use --device cpu"
         )
     return device
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic that a flag names on this device. UserError when it has none of it."""
-    if precision == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if precision == "16" and device.type == "cpu":
-        raise UserError("--precision 16 needs a CUDA device; on the CPU use 32 (or bf16, slower)")
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError("--precision bf16: this GPU has no bfloat16; use 16 or 32")
-    return {"32": torch.float32, "16": torch.float16, "bf16": torch.bfloat16}[precision]
 
 
 def _leaves(tree: Any) -> Iterator[Tensor]:

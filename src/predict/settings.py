@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ..core.config import CommandSettings, Sides, option
+from ..core.config import PRECISION_HELP, CommandSettings, Precision, Sides, option
 from ..core.structures import ResizeMode
 
 
@@ -20,9 +20,7 @@ class ModelOptions(CommandSettings):
         None, help="how images get to that size, as training's --resize; default: training's"
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
-    precision: Literal["auto", "32", "16", "bf16"] = option(
-        "auto", help="arithmetic; auto = 16 on CUDA, 32 on the CPU"
-    )
+    precision: Precision = option("auto", help=PRECISION_HELP)
     batch: int = option(4, ge=1, help="images the model takes at once")
 
 

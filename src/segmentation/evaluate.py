@@ -40,7 +40,7 @@ def evaluate_segmentation(options: Any, out_dir: Path) -> dict[str, Any]:
         batch=1 if options.slide else options.batch,
         workers=options.workers,
     )
-    with arithmetic(options) as device:
+    with arithmetic(options, trained) as device:
         scores, _ = evaluate(model.to(device), loader, trained.names, device, boundary=True)
     assert scores is not None
     places = folders.images, folders.truths, folders.listed

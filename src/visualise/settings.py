@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from ..backbones.settings import BackboneOptions
-from ..core.config import Sides, option
+from ..core.config import PRECISION_HELP, Precision, Sides, option
 from ..core.structures import Size
 
 
@@ -31,9 +31,7 @@ class PatchOptions(BackboneOptions):
     )
     seed: int = option(0, help="seed of the random weights of --weights none")
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
-    precision: Literal["auto", "32", "16", "bf16"] = option(
-        "auto", help="arithmetic; auto = 16 on CUDA, 32 on the CPU"
-    )
+    precision: Precision = option("auto", help=PRECISION_HELP)
     batch: int = option(4, flags=["-b"], ge=1, help="images the backbone takes at once")
 
     @property

@@ -174,7 +174,7 @@ def test_contradictions_are_refused(tmp_path):
         fit(toy_job(tmp_path, {"epochs": 1, "strategy": "fsdp"}))
     with pytest.raises(UserError, match="warmup"):
         fit(toy_job(tmp_path, {"epochs": 1, "warmup_epochs": 2}))
-    with pytest.raises(UserError, match="16-mixed needs a CUDA device"):
+    with pytest.raises(UserError, match="--precision 16 needs a CUDA device"):
         fit(toy_job(tmp_path, {"epochs": 1, "device": "cpu", "precision": "16-mixed"}))
 
 

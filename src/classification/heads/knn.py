@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...engine.precision import exact
 from .base import Features, FittedHead
 
 TEMPERATURE = 0.07
@@ -46,7 +47,8 @@ class KnnHead(FittedHead):
 
     def shares(self, vectors: Tensor, k: int) -> Tensor:
         """Of the k nearest's votes, each class's share: [B, D] -> [B, C]."""
-        similarity = F.normalize(vectors.float(), dim=1) @ self.bank.T
+        with exact(vectors.device):  # in bf16 the nearest would tie
+            similarity = F.normalize(vectors.float(), dim=1) @ self.bank.T
         near, where = similarity.topk(min(k, len(self.bank)), dim=1)
         votes = ((near - near[:, :1]) / TEMPERATURE).exp()
         votes = votes / votes.sum(dim=1, keepdim=True)

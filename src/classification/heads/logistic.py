@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import UserError
+from ...engine.precision import exact
 from .base import Features, FittedHead
 
 
@@ -22,7 +23,9 @@ class LogisticHead(FittedHead):
         self.classify = nn.Linear(dims[-1], num_classes)
 
     def forward(self, features: Features) -> Tensor:
-        return self.classify(features["vector"].float())
+        vectors = features["vector"].float()
+        with exact(vectors.device):
+            return self.classify(vectors)
 
     def fit(self, vectors: Tensor, targets: Tensor, strength: float = 1.0) -> None:
         """See ``FittedHead.fit``; strength: of the regularisation (sklearn's 1 / C)."""

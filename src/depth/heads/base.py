@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ...engine.precision import exact
+
 _FLOOR = 0.1  # of a bin's share before they are made to sum to 1 (AdaBins, Meta's evaluation)
 
 
@@ -44,7 +46,8 @@ class Bins(nn.Module):
         else:
             shares = scores.relu() + _FLOOR
             shares = shares / shares.sum(dim=1, keepdim=True)
-        return torch.einsum("bkhw,k->bhw", shares, self.depths)[:, None]
+        with exact(shares.device):  # in bf16 ten metres would be 3 cm off
+            return torch.einsum("bkhw,k->bhw", shares, self.depths)[:, None]
 
 
 class DepthHead(nn.Module):
