@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .core.config import CommandSettings
 
 C = TypeVar("C", bound=CommandSettings)
 Options = dict[str, Any]
 Figures = dict[str, float]
-Reader = Callable[[list[str]], Callable[[], Figures]]
+
+
+class Ready(NamedTuple):
+    """A part whose options are read. run: does it."""
+
+    options: Any
+    run: Callable[[], Figures]
+
+
+Reader = Callable[[list[str]], Ready]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One column. read: options as flags -> a function that runs it (nothing is run before all
-    options of all parts are read); fixed: what a part is; figure, title: its headline, times
+    """One column. read: options as flags -> what runs it (nothing is run before all options of all
+    parts are read); fixed: what a part is; figure, title: its headline, times
     ``scale`` in the table; floor: the figure of the same run, and what it is, that needs no
-    backbone."""
+    backbone; least: whether less is better."""
 
     read: Reader
     fixed: Options
@@ -30,6 +39,12 @@ class Part:
     title: str
     scale: float
     floor: tuple[str, str]
+    least: bool = False
+
+    def best(self, runs: Mapping[str, Figures]) -> str:
+        """Of runs by name, the one whose headline figure is the best."""
+        order = sorted(runs, key=lambda name: runs[name][self.figure], reverse=not self.least)
+        return order[0]
 
 
 def parse_probe(settings: type[C], flags: list[str], prog: str) -> C:
@@ -53,7 +68,7 @@ def probe(
     """A part that is a training run: ``src.<task>.train.train`` of these settings. floor: what
     answering without looking would give, of the options."""
 
-    def read(flags: list[str]) -> Callable[[], Figures]:
+    def read(flags: list[str]) -> Ready:
         kind = getattr(import_module(f".{task}.settings", __package__), settings)
         options = parse_probe(kind, flags, script)
 
@@ -61,7 +76,7 @@ def probe(
             figures = best(import_module(f".{task}.train", __package__).train(options))
             return {**figures, **floor(options)}
 
-        return run
+        return Ready(options, run)
 
     return read
 
@@ -91,7 +106,7 @@ def commonest_pixels(options: Any) -> Figures:
     return {"commonest_class_mIoU": float(share / max(1, present))}
 
 
-def read_retrieval(flags: list[str]) -> Callable[[], Figures]:
+def read_retrieval(flags: list[str]) -> Ready:
     """recall@k and mAP by the class token's cosine."""
     from .core.cli import parse
     from .retrieval.settings import EvaluateOptions
@@ -107,7 +122,7 @@ def read_retrieval(flags: list[str]) -> Callable[[], Figures]:
         recall = {f"recall@{k}": value for k, value in scores["recall"].items()}
         return {"mAP": scores["mAP"], **recall, "chance_mAP": scores["chance"]["mAP"]}
 
-    return run
+    return Ready(options, run)
 
 
 _CLASSIFICATION = probe("classification", "TrainClassifier", "train_classifier.py", commonest_class)
@@ -116,6 +131,7 @@ _SEGMENTATION = probe(
 )
 _DEPTH = probe("depth", "TrainDepth", "train_depth.py")
 _PROBE = {"head": "linear", "overwrite": True, "schedule": "cosine", "lr": 1e-3}
+_DENSE = {**_PROBE, "feature_extractor": "last"}  # as the published figures
 _TOP1 = ("commonest_class_top1", "always the commonest class")
 _MIOU = ("commonest_class_mIoU", "the commonest class everywhere")
 _RMSE = ("mean_predictor_RMSE", "always the mean depth")
@@ -124,8 +140,8 @@ PARTS: dict[str, Part] = {
         _CLASSIFICATION, {"head": "knn", "overwrite": True}, "top1", "k-NN (%)", 100, _TOP1
     ),
     "LINEAR": Part(_CLASSIFICATION, _PROBE, "top1", "linear (%)", 100, _TOP1),
-    "SEGMENTATION": Part(_SEGMENTATION, _PROBE, "mIoU", "segmentation mIoU (%)", 100, _MIOU),
-    "DEPTH": Part(_DEPTH, {**_PROBE, "lr": 3e-4}, "RMSE", "depth RMSE (m)", 1, _RMSE),
+    "SEGMENTATION": Part(_SEGMENTATION, _DENSE, "mIoU", "segmentation mIoU (%)", 100, _MIOU),
+    "DEPTH": Part(_DEPTH, {**_DENSE, "lr": 3e-4}, "RMSE", "depth RMSE (m)", 1, _RMSE, least=True),
     "RETRIEVAL": Part(
         read_retrieval, {}, "mAP", "retrieval mAP (%)", 100, ("chance_mAP", "a random order")
     ),

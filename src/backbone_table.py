@@ -65,6 +65,9 @@ def _notes(results: Mapping[str, Any], floors: Mapping[str, float], cited: list[
         notes.append(f"no backbone: answers without looking. {what}")
     if any(row["weights"] == "none" for row in results["rows"].values()):
         notes.append("weights none: a random backbone; it sees colours and textures, nothing more")
+    for name, found in results.get("differs", {}).items():
+        if found:
+            notes.append(f"{PARTS[name].title}, otherwise than published: {'; '.join(found)}")
     notes.append("in italics: published, on their own data and by their own protocol")
     return notes + [f"[{i}] {SOURCES[source]}" for i, source in enumerate(cited, start=1)]
 
@@ -88,7 +91,10 @@ def _cited(figure: Figure | None, cited: list[str]) -> str:
 def _source(given: Options) -> str:
     """Which data a part ran on, in a few words."""
     keys = ("config", "data_root", "train_dir", "valid_dir", "input", "gallery", "epochs", "imgsz")
-    return ", ".join(f"{key} {_plainly(given[key])}" for key in keys if key in given) or "defaults"
+    said = [f"{key} {_plainly(given[key])}" for key in keys if key in given]
+    for key, values in given.get("sweep", {}).items():
+        said.append(f"the best {key} of {', '.join(map(str, values))}")
+    return ", ".join(said) or "defaults"
 
 
 def _plainly(value: Any) -> str:

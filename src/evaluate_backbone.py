@@ -10,12 +10,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from .backbone_parts import PARTS, Options
+from .backbone_parts import PARTS, Options, Part, Ready
+from .backbone_protocols import differences
 from .core.config import CommandSettings, Settings, option
 from .core.errors import UserError
 
@@ -24,7 +26,8 @@ log = logging.getLogger(__name__)
 
 class EvaluationData(Settings):
     """The parts of an evaluation: each holds options of its command (``--help`` there), by the
-    names of the flags with _ for -; a part that is left out is not run."""
+    names of the flags with _ for -, and under ``sweep`` options with several values each, of which
+    the best is kept; a part that is left out is not run."""
 
     KNN: Options | None = Field(None, description="train_classifier.py with --head knn")
     LINEAR: Options | None = Field(None, description="train_classifier.py with --head linear")
@@ -42,6 +45,11 @@ class EvaluationData(Settings):
             own = sorted({"model_name", "weights", "out_dir", "fine_tune"} & set(options or {}))
             if own:
                 raise ValueError(f"{name}: {', '.join(own)} cannot be set in a part of it")
+            sweep = (options or {}).get("sweep", {})
+            if not isinstance(sweep, dict) or not all(
+                isinstance(values, list) and values for values in sweep.values()
+            ):
+                raise ValueError(f"{name}: sweep is a mapping of options to lists: {{lr: [1e-4]}}")
         return self
 
     def parts(self) -> dict[str, Options | None]:
@@ -112,20 +120,26 @@ def evaluate_backbones(options: EvaluateBackbone) -> int:
         assert CATALOG[row["model_name"]]
     folder = require_writable(output_folder(options.out_dir)).absolute()
     wanted = {name: given for name, given in options.dataset.parts().items() if given is not None}
-    runs = []
+    runs: list[tuple[str, str, dict[str, Ready]]] = []
+    results: dict[str, Any] = {"rows": rows, "data": wanted, "differs": {}}
+    results |= {"measured": {}, "failed": {}}
     for label, row in rows.items():
         for name, given in wanted.items():
-            flags = part_flags(options, name, given, row, folder / label / name.lower())
-            try:
-                runs.append((label, name, PARTS[name].read(flags)))
-            except UserError as error:
-                raise UserError(f"{options.config}: {name}: {error}") from None
-    results: dict[str, Any] = {"rows": rows, "data": wanted, "measured": {}, "failed": {}}
-    for number, (label, name, run) in enumerate(runs, start=1):
+            ready = {}
+            for setting, values in combinations(given).items():
+                out = folder / label / name.lower() / setting
+                try:
+                    ready[setting] = PARTS[name].read(part_flags(options, name, values, row, out))
+                except UserError as error:
+                    raise UserError(f"{options.config}: {name}: {error}") from None
+            runs.append((label, name, ready))
+            first = next(iter(ready.values())).options
+            results["differs"][name] = differences(name, first, list(given.get("sweep", {})))
+    for number, (label, name, ready) in enumerate(runs, start=1):
         log.info("\n[%d/%d] %s: %s", number, len(runs), label, name)
         started = time.monotonic()
         try:
-            figures = run()
+            figures = run_all(PARTS[name], ready)
             figures["seconds"] = round(time.monotonic() - started, 1)
             results["measured"].setdefault(label, {})[name] = figures
         except UserError as error:
@@ -134,6 +148,31 @@ def evaluate_backbones(options: EvaluateBackbone) -> int:
         write_results(results, folder)
     log.info("\n%s\n\nresults.json and results.md are in %s", markdown(results), folder)
     return 1 if results["failed"] else 0
+
+
+def combinations(given: Options) -> dict[str, Options]:
+    """A part's options for each setting of its ``sweep``, by a name ("" without one)."""
+    plain = {key: value for key, value in given.items() if key != "sweep"}
+    swept = given.get("sweep") or {}
+    found = {}
+    for values in product(*swept.values()):
+        pairs = dict(zip(swept, values))
+        found["_".join(f"{key}-{value}" for key, value in pairs.items())] = {**plain, **pairs}
+    return found
+
+
+def run_all(part: Part, ready: dict[str, Ready]) -> dict[str, Any]:
+    """The figures of a part, of a sweep those of its best setting; ``swept``: all headlines."""
+    runs = {}
+    for setting, one in ready.items():
+        if setting:
+            log.info("%s", setting)
+        runs[setting] = one.run()
+    best = part.best(runs)
+    if len(runs) == 1:
+        return {**runs[best]}
+    swept = {setting: figures[part.figure] for setting, figures in runs.items()}
+    return {**runs[best], "best_setting": best, "swept": swept}
 
 
 def part_flags(

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from src.backbone_parts import PARTS, commonest_pixels
+from src.backbone_protocols import PROTOCOLS, differences
 from src.backbone_table import markdown
 from src.backbones.catalog import CATALOG
 from src.backbones.published import PUBLISHED, SOURCES, published
@@ -19,7 +20,7 @@ from src.core.structures import Size
 from src.data.common.images import write_image
 from src.data.drawn.depths import draw_depth_dataset
 from src.data.masks.reader import write_mask
-from src.evaluate_backbone import EvaluateBackbone, evaluate_backbones, part_flags
+from src.evaluate_backbone import EvaluateBackbone, combinations, evaluate_backbones, part_flags
 from src.segmentation.settings import TrainSegmentation
 from tests.conftest import PROJECT
 
@@ -118,8 +119,32 @@ def test_the_shipped_yamls_are_understood_by_the_commands_they_name(path, monkey
     given = cli.parse(EvaluateBackbone, ["--config", str(path)])
     row = {"model_name": "dinov3_vits16", "weights": "none"}
     for name, part in given.dataset.parts().items():
-        if part is not None:
-            assert PARTS[name].read(part_flags(given, name, part, row, Path("out")))
+        for values in combinations(part or {}).values() if part is not None else ():
+            ready = PARTS[name].read(part_flags(given, name, values, row, Path("out")))
+            found = differences(name, ready.options, list(part.get("sweep", {})))
+            if path.stem == "papers":  # runnable as published, but for what is always otherwise
+                assert found == list(PROTOCOLS[name].always)
+            elif name in PROTOCOLS:
+                assert len(found) > len(PROTOCOLS[name].always)
+
+
+def test_a_sweep_keeps_the_best_and_the_table_says_what_differs(parts, tmp_path) -> None:
+    linear = {**parts["KNN"], "epochs": 1, "sweep": {"lr": [1e-9, 1e-2]}, "augment": "none"}
+    del linear["knn_k"]
+    assert evaluate_backbones(options(tmp_path, {"LINEAR": linear})) == 0
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    figures = content["measured"]["dinov3_convnext_atto"]["LINEAR"]
+    assert set(figures["swept"]) == {"lr-1e-09", "lr-0.01"}
+    assert figures["top1"] == max(figures["swept"].values())
+    assert figures["swept"][figures["best_setting"]] == figures["top1"]
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "the best lr of 1e-09, 0.01" in table
+    note = next(line for line in table.splitlines() if "otherwise than published" in line)
+    for said in ("imgsz 32x32 (published: 224x224)", "resize stretch (published: crop)"):
+        assert said in note
+    assert "learning rate" not in note
+    with pytest.raises(UserError, match="sweep is a mapping of options to lists"):
+        options(tmp_path, {"LINEAR": {**linear, "sweep": {"lr": 1}}})
 
 
 def test_published_figures_stand_in_the_table_with_their_sources(parts, tmp_path) -> None:

@@ -12,7 +12,8 @@ from ..data.common.loaders import valid_loader
 from ..data.labels.reader import check_labels, read_labels, split_source
 from ..data.labels.settings import LabelDataset
 from ..data.labels.transforms import LabelTransform
-from ..predict.evaluation import arithmetic, check_classes, header, resize_of, source_of
+from ..predict.evaluation import arithmetic, check_classes, header, source_of
+from ..predict.restore import resize_of
 from .evaluation import draw_scores, evaluate
 from .restore import restore_classifier
 

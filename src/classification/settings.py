@@ -49,8 +49,11 @@ class TrainClassifier(
     config: Path | None = option(
         None, flags=["-c"], help="dataset YAML (classification_configs/); not needed with folders"
     )
-    resize: ResizeMode = option(
-        "stretch", help="stretch = fill --imgsz exactly; fit = keep the aspect ratio inside it"
+    resize: ResizeMode = option(  # type: ignore[assignment]
+        "stretch",
+        help="stretch = fill --imgsz exactly; fit = keep the aspect ratio inside it; short = keep "
+        "it, the short side is that of --imgsz; crop = the middle of 8/7 of --imgsz (resize 256, "
+        "crop 224)",
     )
     augment: Literal["none", "flip", "crop", "strong"] = option(
         "crop", help="none; flip; crop = random part of the image, flip; strong = and colour, blur"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 if TYPE_CHECKING:
     import torch
 
-ResizeMode = Literal["fit", "stretch"]
+ResizeMode = Literal["fit", "stretch", "short", "crop"]
+WholeResize = Literal["fit", "stretch", "short"]  # of which each pixel of the image can be told
 
 # The class index of pixels without a class, in every mask in memory (files may differ).
 IGNORE = 255

@@ -15,7 +15,8 @@ from ..data.common.pairs import named_folders
 from ..data.depths.reader import check_depths, read_depth_split
 from ..data.depths.settings import DepthDataset
 from ..data.depths.transforms import DepthTransform
-from ..predict.evaluation import arithmetic, header, resize_of, source_of
+from ..predict.evaluation import arithmetic, header, source_of
+from ..predict.restore import resize_of
 from .depther import FlipAveraged
 from .evaluation import draw_maps, evaluate
 from .restore import restore_depther

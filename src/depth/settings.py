@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from ..backbones.settings import BackboneOptions
 from ..core.config import CommandSettings, Settings, Sides, option
-from ..core.structures import ResizeMode
+from ..core.structures import WholeResize
 from ..data.depths.settings import DepthDataset, DepthFolders
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
@@ -55,8 +55,10 @@ class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders, DepthInferenc
         None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
     )
     lr: float = option(3e-4, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")
-    resize: ResizeMode = option(
-        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+    resize: WholeResize = option(
+        "fit",
+        help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly; short = keep "
+        "the aspect ratio, the short side is that of --imgsz",
     )
     augment: Literal["none", "flip", "strong"] = option(
         "strong", help="none; flip; strong = and turned a little, crop, light and colour"

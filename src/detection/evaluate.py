@@ -14,7 +14,8 @@ from ..data.boxes.reader import read_split, split_paths
 from ..data.boxes.settings import BoxDataset
 from ..data.boxes.transforms import box_transform
 from ..data.common.loaders import valid_loader
-from ..predict.evaluation import arithmetic, check_classes, header, resize_of, source_of
+from ..predict.evaluation import arithmetic, check_classes, header, source_of
+from ..predict.restore import resize_of
 from ..visualise.plots import plot_confusion, plot_pr_curves
 from .evaluation import evaluate
 from .restore import restore_detector

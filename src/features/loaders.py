@@ -71,6 +71,11 @@ def cache_loaders(
             "--cache-features needs a frozen backbone, and --fine-tune trains it: its features "
             "change with every step; leave one of them out"
         )
+    if options.resize == "short":
+        raise UserError(
+            "--cache-features keeps rows of one length, and images of --resize short have any: "
+            "give another --resize, or leave it out"
+        )
     if options.strategy == "fsdp":
         raise UserError("--cache-features does not go with --strategy fsdp; use ddp")
     device = choose_device(options.device)

@@ -37,7 +37,10 @@ class FeatureOptions(RunOptions, BackboneOptions):
         [224], help="width and height that images are resized to (one number: both)"
     )
     resize: ResizeMode = option(
-        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+        "fit",
+        help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly; short = keep "
+        "the aspect ratio, the short side is that of --imgsz; crop = the middle of 8/7 of "
+        "--imgsz (resize 256, crop 224)",
     )
     seed: int = option(0, help="seed of the random weights of --weights none")
 

@@ -14,10 +14,9 @@ from ..core.config import Settings, load_yaml, validate
 from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.paths import output_folder
-from ..core.structures import ResizeMode
 from ..engine import precision
 from .predictor import choose_device
-from .restore import Trained
+from .restore import Trained, resize_of
 from .settings import EvaluationOptions
 
 D = TypeVar("D", bound=Settings)
@@ -92,11 +91,6 @@ def arithmetic(options: EvaluationOptions, trained: Trained) -> Iterator[torch.d
     backbone = trained.checkpoint["backbone"]["name"]
     with precision.arithmetic(precision.choose_type(options.precision, device, backbone), device):
         yield device
-
-
-def resize_of(options: EvaluationOptions, trained: Trained) -> ResizeMode:
-    """--resize, else training's."""
-    return options.resize or trained.resize
 
 
 def header(

@@ -18,7 +18,7 @@ from ..engine.checkpoint import load_checkpoint, load_weights
 
 if TYPE_CHECKING:
     from .predictor import Predictor
-    from .settings import KnownOptions, PredictOptions
+    from .settings import KnownOptions, ModelOptions, PredictOptions
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -78,6 +78,17 @@ def model_arguments(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def resize_of(options: ModelOptions, trained: Trained) -> ResizeMode:
+    """--resize, else training's. UserError for one that cuts off what the task answers for."""
+    mode = options.resize or trained.resize
+    if mode == "crop" and trained.checkpoint["task"] != "classification":
+        raise UserError(
+            f"--resize crop cuts off the borders, and {trained.checkpoint['task']} is of the whole "
+            "image: give fit, stretch or short"
+        )
+    return mode
+
+
 def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predictor[Any]:
     """A predictor of a trained model as the options of inference say; how: what else it takes, or
     what it is to take instead (model, resize, batch)."""
@@ -86,7 +97,7 @@ def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predi
     given = {
         "model": trained.model,
         "image_size": trained.image_size,
-        "resize": options.resize or trained.resize,
+        "resize": resize_of(options, trained),
         "device": options.device,
         "precision": options.precision,
         "batch": options.batch,

@@ -12,7 +12,8 @@ from ..data.common.loaders import valid_loader
 from ..data.masks.reader import MaskReader, check_masks, read_mask_split, split_folders
 from ..data.masks.settings import MaskDataset
 from ..data.masks.transforms import MaskTransform
-from ..predict.evaluation import arithmetic, check_classes, header, resize_of, source_of
+from ..predict.evaluation import arithmetic, check_classes, header, source_of
+from ..predict.restore import resize_of
 from ..visualise.plots import plot_confusion
 from .evaluation import evaluate
 from .inference import looking

@@ -34,14 +34,14 @@ def load_predictor(
 ) -> tuple[Predictor[Tensor], SegmentationReport]:
     """The predictor of ``--model`` (class maps uint8 [H, W] in original pixels) and the report
     that writes to ``folder``; UserError for what does not fit."""
-    from ..predict.restore import predictor_of
+    from ..predict.restore import predictor_of, resize_of
     from .evaluation import class_map
     from .inference import looking
     from .restore import restore_segmenter
     from .results import SegmentationReport
 
     trained = restore_segmenter(options.model, options, options.imgsz)
-    mode = options.resize or trained.resize
+    mode = resize_of(options, trained)
     model, resize = looking(trained.model, options, trained.image_size, mode, options.batch)
     predictor: Predictor[Tensor] = predictor_of(
         trained,

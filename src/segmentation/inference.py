@@ -35,7 +35,7 @@ def looking(
         options.flip,
         options.scales,
         batch,
-        base if original and not options.slide else None,
+        base if original and (not options.slide or resize == "short") else None,
     )
     return averaged, None if original else resize
 

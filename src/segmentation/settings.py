@@ -37,7 +37,9 @@ class SegmentationInference(CommandSettings):
     """Looks at an image (validation, evaluation and inference alike)."""
 
     slide: bool = option(
-        False, help="windows of --imgsz over the image at its own size, instead of the whole"
+        False,
+        help="windows of --imgsz over the image at its own size (with --resize short: at that "
+        "one), instead of the whole",
     )
     overlap: float = option(1 / 3, ge=0, lt=0.95, help="share of a window that the next covers")
     flip: bool = option(False, help="average with the mirrored image")

@@ -173,6 +173,16 @@ def test_evaluate_looks_as_inference_does(run, data, tmp_path):
     assert results["mIoU"] != evaluated(run, tmp_path / "plain")["mIoU"]
 
 
+def test_windows_over_the_short_side_resize(run, data, tmp_path):
+    """64 rows become 32 and windows are of 32: not those over the picture's own size."""
+    looks = ["--slide", "--imgsz", "32"]
+    small = evaluated(run, tmp_path, *looks, "--resize", "short")
+    assert small["resize"] == "short" and small["pixel_accuracy"] > 0.5
+    assert small["mIoU"] != evaluated(run, tmp_path, *looks)["mIoU"]
+    with pytest.raises(UserError, match="--resize crop cuts off the borders"):
+        evaluated(run, tmp_path, "--resize", "crop")
+
+
 def test_training_validates_by_the_same_looks(run, data, tmp_path):
     looks = ["--slide", "--overlap", "0.5", "--epochs", "1"]
     row = train(cli.parse(TrainSegmentation, arguments(data, tmp_path / "run", *looks))).last

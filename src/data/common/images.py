@@ -18,6 +18,7 @@ from ...core.structures import Geometry, ResizeMode, Size
 
 _SUFFIXES = "jpg jpeg jpe jfif png bmp dib webp tif tiff ppm pgm pbm gif jp2 avif"
 SUFFIXES = frozenset("." + suffix for suffix in _SUFFIXES.split(" "))
+_LONGEST = 4  # times --imgsz
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 
 # What cv2 has to say about a bad file is said by the UserError instead.
@@ -148,8 +149,12 @@ def list_images(source: str | Path) -> list[Path]:
 
 def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:
     """What ``resize`` makes of an image of the size ``original``."""
-    if mode == "stretch":
+    if mode in ("stretch", "crop"):
         return Size(*size)
+    if mode == "short":
+        scale = min(size) / min(original)
+        scale = min(scale, _LONGEST * max(size) / max(original))
+        return Size(*(max(1, round(side * scale)) for side in original))
     scale = min(size.width / original.width, size.height / original.height)
     return Size(
         max(1, min(size.width, round(original.width * scale))),
@@ -158,14 +163,23 @@ def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:
 
 
 def resize(image: np.ndarray, size: Size, mode: ResizeMode) -> tuple[np.ndarray, Geometry]:
-    """Resize uint8 [H, W, C]: ``fit`` inside WxH with the aspect kept, ``stretch`` to WxH.
+    """Resize uint8 [H, W, C]: ``fit`` inside WxH with the aspect kept, ``stretch`` to WxH,
+    ``short`` with the aspect kept until the short side is that of WxH (the long one at most 4 times
+    WxH's: an image of a few rows would else have no end), ``crop``: to cover 8/7 of WxH with the
+    aspect kept, and of that the middle (resize 256, crop 224). A crop's Geometry says sizes alone.
 
     Bilinear; area averaging from a shrinkage of 2 on, where bilinear would skip pixels (and where
     averaging is worth its price: 7 times bilinear's).
     """
     original = Size(image.shape[1], image.shape[0])
     resized = fitted_size(original, size, mode)
-    if resized != original:
+    if mode == "crop":
+        scale = max(8 / 7 * size.width / original.width, 8 / 7 * size.height / original.height)
+        whole = Size(*(max(1, round(side * scale)) for side in original))
+        image, _ = resize(image, whole, "stretch")
+        left, top = (whole.width - size.width) // 2, (whole.height - size.height) // 2
+        image = np.ascontiguousarray(image[top : top + size.height, left : left + size.width])
+    elif resized != original:
         shrinkage = max(original.width / resized.width, original.height / resized.height)
         how = cv2.INTER_AREA if shrinkage >= 2 else cv2.INTER_LINEAR
         image = cv2.resize(image, resized, interpolation=how)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ...core.config import CommandSettings, Settings, option
-from ...core.structures import ResizeMode
+from ...core.structures import WholeResize
 
 
 class PairDataset(Settings):
@@ -34,6 +34,8 @@ class DataOptions(CommandSettings):
     data_root: Path | None = option(
         None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
     )
-    resize: ResizeMode = option(
-        "fit", help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly"
+    resize: WholeResize = option(
+        "fit",
+        help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly; short = keep "
+        "the aspect ratio, the short side is that of --imgsz",
     )

@@ -141,6 +141,16 @@ def test_listing_nothing(tmp_path):
             list_images(source)
 
 
+def test_a_centre_crop_is_of_the_middle_at_one_scale() -> None:
+    """Resize 256, crop 224: of a picture of 512x1024 the middle 448x448, at half its size."""
+    image = np.zeros((512, 1024, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 255, 1024)[None]
+    image[..., 1] = np.linspace(0, 255, 512)[:, None]
+    cropped, _ = resize(image, Size(224, 224), "crop")
+    middle = image[32:480, 288:736].reshape(224, 2, 224, 2, 3).mean((1, 3))
+    assert cropped.shape == (224, 224, 3) and np.abs(cropped - middle).max() <= 1.5
+
+
 @pytest.mark.parametrize(
     ("original", "mode", "expected"),
     [
@@ -150,6 +160,10 @@ def test_listing_nothing(tmp_path):
         ((5000, 3), "fit", (320, 1)),
         ((640, 480), "stretch", (320, 300)),
         ((320, 300), "fit", (320, 300)),
+        ((640, 480), "short", (400, 300)),
+        ((480, 640), "short", (300, 400)),
+        ((5000, 3), "short", (1280, 1)),
+        ((640, 480), "crop", (320, 300)),
     ],
 )
 def test_resize(original, mode, expected):
