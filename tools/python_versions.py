@@ -1,6 +1,6 @@
 """The test command under each Python that the README promises, and with the oldest libraries.
 
-python tools/python_versions.py                      3.10 to 3.13, then 3.10 with the oldest libraries
+python tools/python_versions.py                      3.10 to 3.13, then the oldest libraries
 python tools/python_versions.py 3.10 oldest          some of these
 python tools/python_versions.py 3.12 -- tests/core   what comes after -- goes to pytest
 
@@ -67,7 +67,9 @@ def run(name: str, pytest: list[str]) -> tuple[bool, str]:
         done = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log)
     minutes = (time.monotonic() - began) / 60
     lines = (WORK / f"{name}.log").read_text().strip().splitlines() or ["nothing was said"]
-    said = next((line for line in reversed(lines) if " passed" in line or "error" in line), lines[-1])
+    said = next(
+        (line for line in reversed(lines) if " passed" in line or "error" in line), lines[-1]
+    )
     row = f"| {full_version(python)} | {libraries(folder)} | {said.strip('= ')} | {minutes:.0f} |"
     return done.returncode == 0, row
 
@@ -81,7 +83,8 @@ def full_version(python: str) -> str:
 def libraries(folder: Path) -> str:
     """Installed versions of what decides most."""
     lookup = (
-        f"import importlib.metadata as m\nprint(', '.join(f'{{n}} {{m.version(n)}}' for n in {SHOWN}))"
+        "import importlib.metadata as m\n"
+        f"print(', '.join(name + ' ' + m.version(name) for name in {SHOWN}))"
     )
     python = str(folder / ".venv" / "bin" / "python")
     done = subprocess.run([python, "-c", lookup], capture_output=True, text=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -137,7 +138,8 @@ def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None
     both come in one UserError.
     """
     parser = build_parser(settings, prog)
-    known, unknown = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    known, unknown = parser.parse_known_args(_with_flag_before(words, settings, parser))
     if unknown:
         spellings = list(parser._option_string_actions)
         named = ", ".join(f"{word}{did_you_mean(word, spellings)}" for word in unknown)
@@ -172,6 +174,44 @@ def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None
         if faults:
             raise UserError("mistakes in the configuration:\n" + "\n".join(faults))
     return validate(settings, values, "the command line", sources)
+
+
+def _with_flag_before(
+    words: list[str], settings: type[CommandSettings], parser: argparse.ArgumentParser
+) -> list[str]:
+    """The words with the flag of the ``positional`` field before those that belong to no flag,
+    wherever they stand: ``A B --imgsz 224``, ``--imgsz 224 A B``."""
+    fields = {n: f.json_schema_extra for n, f in settings.model_fields.items()}
+    name = next((n for n, e in fields.items() if isinstance(e, dict) and e.get("positional")), None)
+    if name is None:
+        return words
+    flagged: list[str] = []
+    loose: list[str] = []
+    room, numbers = 0.0, False  # words that the flag before still takes, and whether of any kind
+    for word in words:
+        if word.startswith("-") and not _is_number(word):
+            action = parser._option_string_actions.get(word)
+            length = 0 if action is None else 1 if action.nargs is None else action.nargs
+            room = math.inf if length == "+" else float(length)
+            field = settings.model_fields.get(action.dest) if action else None
+            kind = get_args(_without_none(field.annotation)) if field else ()
+            numbers = room == math.inf and kind[:1] in ((int,), (float,))
+        elif room and not (numbers and not _is_number(word)):
+            room -= 1
+        else:
+            room = 0
+            loose.append(word)
+            continue
+        flagged.append(word)
+    return [*flagged, f"--{name.replace('_', '-')}", *loose] if loose else words
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def run(command: Callable[[], Any]) -> None:

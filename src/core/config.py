@@ -67,13 +67,16 @@ def option(
     flags: Iterable[str] = (),
     metavar: str | None = None,
     hidden: bool = False,
+    positional: bool = False,
     **constraints: Any,
 ) -> Any:
     """A settings field with its help sentence and further flag spellings (``-b``, ``--weight``).
 
-    ``hidden`` keeps it out of ``--help``; constraints (ge, le, gt, ...) go to pydantic.
+    ``hidden`` keeps it out of ``--help``; ``positional``: its words need no flag before them, and
+    may stand before the flags or after; constraints (ge, le, gt, ...) go to pydantic.
     """
     extra: dict[str, Any] = {"flags": list(flags), "metavar": metavar, "hidden": hidden}
+    extra["positional"] = positional
     return Field(default, description=help, json_schema_extra=extra, **constraints)
 
 

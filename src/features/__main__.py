@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from ..core.cli import dispatch
@@ -23,24 +22,12 @@ def similarity(options: SimilarityOptions) -> int:
     return run_similarity(options)
 
 
-def with_images_flag(argv: list[str]) -> list[str]:
-    """``similarity A B --flags`` as ``similarity --images A B --flags``: the parser has flags
-    only."""
-    words = 1
-    while words < len(argv) and not argv[words].startswith("-"):
-        words += 1
-    if argv[:1] == ["similarity"] and words > 1:
-        return ["similarity", "--images", *argv[1:]]
-    return argv
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the command."""
     commands: dict[str, Any] = {
         "extract": (ExtractOptions, extract),
         "similarity": (SimilarityOptions, similarity),
     }
-    argv = with_images_flag(list(sys.argv[1:] if argv is None else argv))
     dispatch(commands, "python -m src.features", argv)
 
 

@@ -68,7 +68,9 @@ class ExtractOptions(FeatureOptions):
 class SimilarityOptions(FeatureOptions):
     """The cosine of two images: similarity A B."""
 
-    images: tuple[Path, Path] = option(..., metavar="IMAGE", help="the two images")
+    images: tuple[Path, Path] = option(
+        ..., metavar="IMAGE", positional=True, help="the two images (the flag may be left out)"
+    )
     what: Literal["cls", "patches", "cls+patches"] = option(
         "cls", help="class token, mean of the patch tokens, or both joined"
     )

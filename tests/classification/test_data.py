@@ -11,7 +11,7 @@ from src.core.config import load_yaml, validate
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.data.common.loaders import GlobalBatches
-from src.data.labels.reader import LabelRecord, check_labels, read_labels
+from src.data.labels.reader import LabelRecord, check_labels, read_csv, read_labels
 from src.data.labels.settings import LabelDataset
 from src.data.labels.transforms import LabelTransform, label_target, random_part
 from tests.classification.drawn import draw_folders
@@ -45,7 +45,12 @@ def test_class_names_give_the_order_and_unknown_folders_are_told(tmp_path):
 
 def test_csv_with_several_labels(tmp_path):
     draw_folders(tmp_path, train=3, valid=1)
-    rows = ["path,label", "train/red/0.png,red,round", "train/red/1.png,red|big", "train/red/2.png"]
+    rows = [
+        "path,label,label",
+        "train/red/0.png,red,round",
+        "train/red/1.png,red|big",
+        "train/red/2.png",
+    ]
     (tmp_path / "train.csv").write_text("\n".join(rows))
     (tmp_path / "valid.csv").write_text("valid/red/3.png,red\nvalid/red/9.png,red")
     data = read_labels(LabelDataset(TRAIN_CSV="train.csv", VALID_CSV="valid.csv"), tmp_path)
@@ -54,6 +59,30 @@ def test_csv_with_several_labels(tmp_path):
     assert [f.kind for f in data.faults] == ["missing image"]
     target = label_target(data.records["train"][0], 3)["labels"]
     assert target.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("path,label,split", "column 'split'"),
+        ("file,label", "column 'file'"),
+        ("path,path", "names path, path"),
+        ("path,label", r"row 2 has 3 cells and the header names 2"),
+    ],
+)
+def test_a_csv_header_is_read_or_refused(tmp_path, header, told):
+    draw_folders(tmp_path, train=1, valid=1)
+    (tmp_path / "a.csv").write_text(f"{header}\ntrain/red/0.png,red,train\n")
+    with pytest.raises(UserError, match=told):
+        read_csv(tmp_path / "a.csv")
+
+
+def test_columns_of_a_csv_are_found_by_name(tmp_path):
+    draw_folders(tmp_path, train=2, valid=1)
+    (tmp_path / "a.csv").write_text("Label,Path\nred,train/red/0.png\nblue,train/blue/0.png\n")
+    rows, names, faults = read_csv(tmp_path / "a.csv")
+    assert names == ["blue", "red"] and not faults
+    assert rows[0] == (tmp_path / "train/red/0.png", ("red",))
 
 
 def test_sources_that_are_not_there(tmp_path):

@@ -132,3 +132,36 @@ def test_of_torchruns_processes_the_first_alone_talks(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             cli.run(lambda: logging.getLogger("src.any").info("3 images"))
         assert capsys.readouterr().out == said
+
+
+class Compare(CommandSettings):
+    """Compare two files."""
+
+    files: tuple[Path, Path] = option(..., positional=True, help="the two")
+    imgsz: Sides = option([224], help="size")
+    name: list[str] = option([], help="names")
+    unit: bool = option(False, help="switch")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a 2 --imgsz 64 --unit",
+        "--imgsz 64 a 2 --unit",
+        "--imgsz 64 --unit a 2",
+        "a --imgsz 64 --unit 2",
+        "--unit --files a 2 --imgsz 64",
+    ],
+)
+def test_words_without_a_flag_may_stand_anywhere(line):
+    found = cli.parse(Compare, line.split())
+    assert (found.files, found.imgsz, found.unit) == ((Path("a"), Path("2")), [64, 64], True)
+
+
+def test_words_without_a_flag_are_no_others():
+    with pytest.raises(UserError, match="expected 2 arguments"):
+        cli.parse(Compare, ["a", "--imgsz", "64"])
+    with pytest.raises(UserError, match="expected 2 arguments|unknown argument: c"):
+        cli.parse(Compare, ["a", "b", "--unit", "c"])
+    with pytest.raises(UserError, match="--files is required"):
+        cli.parse(Compare, ["--name", "a", "b"])

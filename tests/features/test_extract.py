@@ -199,7 +199,7 @@ def test_similarity_command(folder, caplog, capsys):
 
     def cosine(a: str, b: str) -> float:
         with pytest.raises(SystemExit) as stopped:
-            main(["similarity", a, b, *flags])
+            main(["similarity", *flags, a, b])  # before the flags: below
         assert stopped.value.code == 0
         return float(capsys.readouterr().out.splitlines()[-1])
 
@@ -214,7 +214,7 @@ def test_similarity_command(folder, caplog, capsys):
     ("flags", "said"),
     [
         (["--out", "f.csv"], "must end in .safetensors, .npy or .parquet"),
-        (["--out", "f.npy", "--imgsz", "3"], "at least 16"),
+        (["--out", "f.npy", "--imgsz", "3"], "from 16 to"),
         (["--out", "f.npy", "--what", "tokens"], "what"),
         (["--out", "f.npy", "--unit", "--what", "map"], "--unit"),
         (["--out", "/proc/f.npy"], "cannot write"),

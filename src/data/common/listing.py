@@ -47,8 +47,9 @@ def annotations_by_stem(folder: Path, suffix: str) -> dict[str, Path]:
     return {Path(name).stem: folder / name for name in names if not name.startswith(".")}
 
 
-def read_ids(split_file: Path) -> tuple[list[str], list[Fault]]:
-    """The image ids (stems) that a split file names: the first word of each line.
+def read_ids(split_file: Path, *, whole: bool = False) -> tuple[list[str], list[Fault]]:
+    """The image ids (stems; ``whole``: after their folders) that a split file names: the first
+    word of each line.
 
     Lines may hold a path (YOLO's lists) and, as in VOC's class files, a flag after the id.
     """
@@ -61,9 +62,10 @@ def read_ids(split_file: Path) -> tuple[list[str], list[Fault]]:
         words = line.split()
         if not words:
             continue
-        whole = line.strip() if is_image(Path(line.strip())) else words[0]
-        name = Path(whole.replace("\\", "/")).name
-        ids.append(Path(name).stem if is_image(Path(name)) else name)
+        one = is_image(Path(line.strip())) and len([w for w in words if is_image(Path(w))]) < 2
+        path = Path((line.strip() if one else words[0]).replace("\\", "/"))
+        path = path.with_suffix("") if is_image(path) else path
+        ids.append(path.as_posix() if whole else path.name)
     repeated = [name for name, count in Counter(ids).items() if count > 1]
     faults = [
         Fault("repeated id", split_file, f"{name} is named more than once: used once", "repaired")

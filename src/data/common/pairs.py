@@ -13,7 +13,7 @@ from .faults import Fault
 from .images import image_size_of, is_image, natural_key
 from .listing import Split, read_ids, resolve_root
 
-Pair = tuple[Path, Path, str]  # image, its truth, the stem they share
+Pair = tuple[Path, Path, str]  # image, its truth, the name they share
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,15 @@ def named_folders(
     return Folders(found[0], found[1], resolve_root(root / str(listed)) if use else None)
 
 
-def files_by_stem(
+def files_by_name(
     folder: Path,
     suffix: str,
     recursive: bool,
     kind: str,
     accept: Callable[[Path], bool] = is_image,
 ) -> tuple[dict[str, Path], list[Fault]]:
-    """stem less ``suffix`` -> file of a folder, in natural order; others are passed over."""
+    """Name -> file of a folder, in natural order; others are passed over. The name: the stem less
+    ``suffix``, with ``recursive`` after the sub-folders it lies in (``bear/00000``)."""
     if not folder.is_dir():
         raise UserError(f"no such folder of {kind}: {folder}; see DATA_ROOT, or give --data-root")
     if recursive:
@@ -73,12 +74,41 @@ def files_by_stem(
         if not path.stem.endswith(suffix):
             continue
         stem = path.stem.removesuffix(suffix)
-        if stem in found:
-            detail = f"{found[stem]} and {path.name} have the same stem"
+        name = (path.relative_to(folder).parent / stem).as_posix() if recursive else stem
+        if name in found:
+            detail = f"{found[name]} and {path.name} have the same stem"
             faults.append(Fault(f"ambiguous {kind}", path, detail))
         else:
-            found[stem] = path
+            found[name] = path
     return found, faults
+
+
+def listed_names(listed: Path, known: Iterable[str]) -> tuple[list[str], list[Fault]]:
+    """The names of ``known`` that a split file names, each once, in its order.
+
+    A line may begin above the folder of images or below it, and may name a folder, which stands
+    for all that is in it (DAVIS's /JPEGImages/480p/bear/00000.jpg, and bear). What is not known
+    is answered as it stands.
+    """
+    lines, faults = read_ids(listed, whole=True)
+    below: dict[str, list[str]] = {}  # each end of a name, and each folder, -> names
+    for name in known:
+        parts = name.split("/")
+        for end in {"/".join(parts[i:]) for i in range(len(parts))}:
+            below.setdefault(end, []).append(name)
+        for folder in ("/".join(parts[:i]) for i in range(1, len(parts))):
+            below.setdefault(folder, []).append(name)
+    names: list[str] = []
+    for line in lines:
+        parts = line.strip("/").split("/")
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))
+        found = next((below[end] for end in ends if end in below), [line])
+        if len(found) > 1 and not all(name.startswith(f"{line}/") for name in found):
+            detail = f"{line} may be {found[0]} or {found[1]}: name it with its folder"
+            faults.append(Fault("ambiguous image", listed, detail))
+        else:
+            names += found
+    return list(dict.fromkeys(names)), faults
 
 
 def pair_files(
@@ -88,35 +118,42 @@ def pair_files(
     recursive: bool,
     accept: Callable[[Path], bool] = is_image,
 ) -> tuple[list[Pair], list[Fault]]:
-    """The pairs of a split, by stem, and what has no partner.
+    """The pairs of a split, by name (``files_by_name``), and what has no partner.
 
     kind: "mask" or "depth"; suffixes: ends of the image's and the truth's stems that are no part
     of the name; accept: whether a file can be a truth. An image without a truth is an error; a
     truth without an image is worth a word. With a split file only what it names is looked at.
     """
-    images, faults = files_by_stem(folders.images, suffixes[0], recursive, "images")
-    truths, more = files_by_stem(folders.truths, suffixes[1], recursive, f"{kind}s", accept)
+    images, faults = files_by_name(folders.images, suffixes[0], recursive, "images")
+    truths, more = files_by_name(folders.truths, suffixes[1], recursive, f"{kind}s", accept)
     faults += more
-    stems: Iterable[str] = images
+    names: Iterable[str] = images
     if folders.listed is not None:
-        stems, more = read_ids(folders.listed)
+        read = listed_names if recursive else lambda listed, _: read_ids(listed)
+        names, more = read(folders.listed, images)
         faults += more
-        truths = {stem: path for stem, path in truths.items() if stem in set(stems)}
+        truths = only(truths, names)
     pairs = []
-    for stem in stems:
-        if stem not in images:
-            detail = f"{stem} is named, and {folders.images} has no such image"
+    for name in names:
+        if name not in images:
+            detail = f"{name} is named, and {folders.images} has no such image"
             faults.append(Fault("missing image", folders.listed, detail))
-        elif stem not in truths:
-            detail = f"no {stem}{suffixes[1]}.* in {folders.truths}"
-            faults.append(Fault(f"image without {kind}", images[stem], detail))
+        elif name not in truths:
+            detail = f"no {name}{suffixes[1]}.* in {folders.truths}"
+            faults.append(Fault(f"image without {kind}", images[name], detail))
         else:
-            pairs.append((images[stem], truths[stem], stem))
-    for stem, path in truths.items():
-        if stem not in images:
-            detail = f"no {stem}{suffixes[0]}.* in {folders.images}"
+            pairs.append((images[name], truths[name], name))
+    for name, path in truths.items():
+        if name not in images:
+            detail = f"no {name}{suffixes[0]}.* in {folders.images}"
             faults.append(Fault(f"{kind} without image", path, detail, "warning"))
     return pairs, faults
+
+
+def only(files: dict[str, Path], names: Iterable[str]) -> dict[str, Path]:
+    """The files of these names."""
+    chosen = set(names)
+    return {name: path for name, path in files.items() if name in chosen}
 
 
 def check_pairs(

@@ -25,7 +25,10 @@ class PairDataset(Settings):
     TEST_IMAGES: Path | None = Field(None, description="folder of test images (src.evaluate)")
     TEST_SPLIT: Path | None = Field(None, description="text file that names the images (stems)")
     IMAGE_SUFFIX: str = Field("", description="end of image stems that is no part of the name")
-    RECURSIVE: bool = Field(False, description="look into sub-folders as well")
+    RECURSIVE: bool = Field(
+        False,
+        description="look into sub-folders as well, and pair by the path below the two folders",
+    )
 
 
 class DataOptions(CommandSettings):

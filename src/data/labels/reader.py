@@ -16,7 +16,7 @@ from ..common.images import image_size_of, is_image, natural_key
 from ..common.listing import Split, resolve_root
 from .settings import LabelDataset
 
-_HEADER = {"path", "image", "file", "filename", "file_name", "image_path", "img"}
+_COLUMNS = ("path", "label")  # of a CSV file with a header; label may stand several times
 _SEPARATORS = "|;"
 _MOST_HEADERS = 2000  # images whose header the check reads
 
@@ -129,7 +129,8 @@ def read_folder(folder: Path) -> tuple[Named, list[str], list[Fault]]:
 def read_csv(path: Path) -> tuple[Named, list[str], list[Fault]]:
     """Rows ``path,label[,label ...]``; several labels may also stand in one cell: ``cat|dog``.
 
-    Paths are relative to the CSV's folder; a first row that names columns is passed over. An
+    Paths are relative to the CSV's folder. A first row whose first cell is no image names the
+    columns, ``path`` and ``label`` (once or more) in any order; UserError for other names. An
     image that is not there is an "error". Returns as ``read_folder``.
     """
     try:
@@ -137,8 +138,8 @@ def read_csv(path: Path) -> tuple[Named, list[str], list[Fault]]:
             table = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read the CSV file {path}: {error}") from None
-    if table and table[0][0].lower() in _HEADER:
-        table = table[1:]
+    if table and not is_image(Path(table[0][0])) and not (path.parent / table[0][0]).is_file():
+        table = _named_columns(table, path)
     if not table:
         raise UserError(f"{path} has no rows; they look like: images/1.jpg,cat")
     rows: Named = []
@@ -155,6 +156,26 @@ def read_csv(path: Path) -> tuple[Named, list[str], list[Fault]]:
             detail = f"{count} rows of {path.name}; several labels belong in one row"
             faults.append(Fault("repeated image", image, detail))
     return rows, sorted({label for _, labels in rows for label in labels}), faults
+
+
+def _named_columns(table: list[list[str]], path: Path) -> list[list[str]]:
+    """The rows below a header, each as path, label, ..., label."""
+    names = [name.lower() for name in table[0]]
+    unknown = [name for name in table[0] if name.lower() not in _COLUMNS]
+    if unknown or names.count("path") != 1 or "label" not in names:
+        wrong = f"has a column '{unknown[0]}'" if unknown else f"names {', '.join(table[0])}"
+        raise UserError(
+            f"the first row of {path} {wrong}: a header names 'path' once and 'label' once or "
+            "more, and every further column would be taken for a class: rename or remove it"
+        )
+    order = [names.index("path"), *(i for i, name in enumerate(names) if name == "label")]
+    for number, row in enumerate(table[1:], start=2):
+        if len(row) > len(names):
+            raise UserError(
+                f"{path}: row {number} has {len(row)} cells and the header names {len(names)} "
+                "columns; several labels: cat|dog in one cell, or a column named label for each"
+            )
+    return [[row[i] if i < len(row) else "" for i in order] for row in table[1:]]
 
 
 def _split(cell: str) -> list[str]:

@@ -14,6 +14,7 @@ from src.core.config import load_yaml, validate
 from src.core.errors import UserError
 from src.core.structures import IGNORE, Size
 from src.data.common.images import write_image
+from src.data.common.pairs import only
 from src.data.masks import reader as m
 from src.data.masks.settings import MaskDataset
 from src.data.masks.transforms import MaskTransform
@@ -125,6 +126,53 @@ def test_pairs_are_found_by_stem(tmp_path: Path) -> None:
     assert [r.id for r in records] == ["img_10"] and not faults
 
 
+DAVIS = ["bear/00000", "bear/00001", "cow/00000"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (None, DAVIS),
+        ([f"/JPEGImages/480p/{n}.jpg /Annotations/480p/{n}.png" for n in DAVIS[1:]], DAVIS[1:]),
+        (["cow", "bear"], [DAVIS[2], *DAVIS[:2]]),  # the 2017 lists name sequences
+        (["00001"], ["bear/00001"]),
+        (["00000", "wolf"], []),
+    ],
+)
+def test_davis_layout(tmp_path: Path, lines: list[str] | None, wanted: list[str]) -> None:
+    """Frames of every sequence begin at 00000: they are told apart by their folders."""
+    for name in DAVIS:
+        write_image(tmp_path / f"JPEGImages/480p/{name}.jpg", np.zeros((2, 4, 3), np.uint8))
+        save(tmp_path / f"Annotations/480p/{name}.png", MASK)
+    listed = tmp_path / "list.txt" if lines else None
+    if lines:
+        (tmp_path / "list.txt").write_text("\n".join(lines))
+    folders = m.Folders(tmp_path / "JPEGImages/480p", tmp_path / "Annotations/480p", listed)
+    records, faults = m.read_mask_split(dataset(RECURSIVE=True), folders)
+    assert [r.id for r in records] == wanted
+    for record in records:
+        assert record.image.with_suffix("").parts[-2:] == record.mask.with_suffix("").parts[-2:]
+    kinds = [fault.kind for fault in faults]
+    assert kinds == ([] if wanted else ["ambiguous image", "missing image"])
+
+
+class Name(str):
+    """Counts how often names are looked up."""
+
+    looked = 0
+
+    def __hash__(self) -> int:
+        Name.looked += 1
+        return super().__hash__()
+
+
+def test_a_split_file_costs_a_look_a_name() -> None:
+    files = {Name(i): Path(str(i)) for i in range(500)}
+    Name.looked = 0
+    assert len(only(files, list(files))) == 500
+    assert Name.looked <= 3 * 500
+
+
 def test_cityscapes_layout(tmp_path: Path) -> None:
     image = tmp_path / "leftImg8bit" / "ulm" / "ulm_1_leftImg8bit.png"
     write_image(image, np.zeros((2, 4, 3), np.uint8))
@@ -135,7 +183,7 @@ def test_cityscapes_layout(tmp_path: Path) -> None:
     city = validate(MaskDataset, content, "cityscapes.yaml")
     assert len(city.names) == 19
     records, faults = m.read_mask_split(city, m.Folders(image.parents[1], folder.parent, None))
-    assert [r.id for r in records] == ["ulm_1"] and not faults
+    assert [r.id for r in records] == ["ulm/ulm_1"] and not faults
     assert (m.MaskReader(city).read(records[0].mask) == 0).all()
 
 
