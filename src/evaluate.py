@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
-from .classification.settings import EvaluateClassification
 from .core.config import CommandSettings
-from .depth.settings import EvaluateDepth
-from .detection.settings import EvaluateDetection
 from .predict.settings import EvaluationOptions
-from .segmentation.settings import EvaluateSegmentation
+from .tasks import tasks
 
-# What each task takes beside EvaluationOptions; src/TASK/evaluate.py does the work.
-OWN: dict[str, type[CommandSettings]] = {
-    "detection": EvaluateDetection,
-    "segmentation": EvaluateSegmentation,
-    "classification": EvaluateClassification,
-    "depth": EvaluateDepth,
-}
-
-
-class EvaluateOptions(
-    EvaluateClassification,
-    EvaluateDepth,
-    EvaluateSegmentation,
-    EvaluateDetection,
-    EvaluationOptions,
-):
-    """Evaluate a checkpoint of any task on a split of a data set: results.json and pictures."""
+# EvaluationOptions with what each task adds to them.
+EvaluateOptions: Any = type(
+    "EvaluateOptions",
+    (*(spec.evaluate_options for _, spec in tasks().items()), EvaluationOptions),
+    {
+        "__doc__": "Evaluate a checkpoint of any task on a split of a data set: results.json and "
+        "pictures.",
+        "__module__": __name__,
+    },
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,21 +28,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.run(lambda: evaluate(cli.parse(EvaluateOptions, argv, "python -m src.evaluate")) and None)
 
 
-def evaluate(options: EvaluateOptions) -> dict[str, Any]:
+def evaluate(options: Any) -> dict[str, Any]:
     """Evaluate by the checkpoint's task; returns what results.json holds."""
-    from .core.registry import Registry
     from .engine.checkpoint import load_checkpoint
     from .predict.evaluation import claim_folder
 
     task = load_checkpoint(options.model)["task"]
-    check_options(options, task, Registry("task of a checkpoint", OWN)[task])
-    out_dir = claim_folder(options)
-    return getattr(import_module(f".{task}.evaluate", __package__), f"evaluate_{task}")(
-        options, out_dir
-    )
+    check_options(options, task, tasks()[task].evaluate_options)
+    return tasks()[task].evaluate(options, claim_folder(options))
 
 
-def check_options(options: EvaluateOptions, task: str, own: type[CommandSettings]) -> None:
+def check_options(options: Any, task: str, own: type[CommandSettings]) -> None:
     """UserError for options that would do nothing: those of other tasks and of other splits."""
     from .core.errors import UserError
 

@@ -27,6 +27,7 @@ ALLOWED = {
 }
 # Commands that live in a room but stand above it, like the scripts.
 COMMANDS = {"data/check.py", "data/fetch_voc.py", "demo.py", "evaluate.py"}
+LAZY_EXPORTS = {"__init__.py"}  # of the package itself: imports its names when they are asked for
 
 
 def imports(path: Path) -> set[str]:
@@ -73,7 +74,7 @@ def test_single_owners(path):
     owners = ("visualise/", "predict/images.py", "predict/video", "predict/display.py")
     if not name.startswith((*owners, "data/drawn/")):
         assert not [call for call in drawing if call in text]
-    if path.name == "__init__.py":
+    if path.name == "__init__.py" and name not in LAZY_EXPORTS:
         assert all(isinstance(node, ast.Expr) for node in ast.parse(text).body)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from src.classification.settings import InferClassifier, TrainClassifier
 from src.core import cli
-from src.data.check_settings import CheckData
+from src.data.check import any_options
 from src.data.command_settings import FetchVoc
 from src.detection.settings import (
     DetectionModelSummary,
@@ -39,7 +39,7 @@ SETTINGS = {
     "train_classifier.py": TrainClassifier,
     "infer_classifier.py": InferClassifier,
     "src.evaluate": EvaluateOptions,
-    "src.data.check": CheckData,
+    "src.data.check": any_options(),
     "src.data.fetch_voc": FetchVoc,
     "src.detection.model": DetectionModelSummary,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.files import atomic_path, write_json
+from ..predict.result import Result, require_supervision
 from ..visualise.draw import draw_ranking
 
 CSV_COLUMNS = ("image_id", "file_name", "rank", "class", "name", "probability")
@@ -35,15 +37,11 @@ class ClassificationReport:
 
     def add(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> np.ndarray:
         """Keep the probabilities [C] of an image (uint8 [H, W, 3]); the picture with the names."""
-        values, labels = result.float().topk(self.top)
-        ranking = [
-            {"class": label, "name": self.names[label], "probability": round(value, 6)}
-            for value, label in zip(values.tolist(), labels.tolist())
-        ]
+        found = ClassificationResult(image, self.names, result.float().numpy())
+        ranking = found.top(self.top)
         size = {"width": image.shape[1], "height": image.shape[0]}
         self._images.append({**info, **size, "top": ranking})
-        lines = [f"{one['name']} {one['probability']:.2f}" for one in ranking]
-        return draw_ranking(image, lines, [label + 1 for label in labels.tolist()])
+        return draw_top(image, ranking)
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write both files, each atomically."""
@@ -58,3 +56,46 @@ class ClassificationReport:
             for image in self._images:
                 for rank, one in enumerate(image["top"], start=1):
                     writer.writerow([image["id"], image["file_name"], rank, *one.values()])
+
+
+@dataclass
+class ClassificationResult(Result):
+    """Classes of an image: probabilities float32 [C] (multi-label: each for itself)."""
+
+    probabilities: np.ndarray
+
+    def top(self, count: int = 5) -> list[dict[str, Any]]:
+        """The most probable classes first: {class, name, probability}."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
+        return [
+            {
+                "class": i,
+                "name": self.names[i],
+                "probability": round(float(self.probabilities[i]), 6),
+            }
+            for i in order
+        ]
+
+    def draw(self) -> np.ndarray:
+        """The image with the names of its five most probable classes."""
+        return draw_top(self.image, self.top())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The probabilities."""
+        return {"probabilities": self.probabilities}
+
+    def to_dict(self) -> dict[str, Any]:
+        """top: the five most probable classes."""
+        return {"top": self.top()}
+
+    def to_supervision(self) -> Any:
+        """As ``supervision.Classifications``."""
+        return require_supervision().Classifications(
+            class_id=np.arange(len(self.names)), confidence=self.probabilities
+        )
+
+
+def draw_top(image: np.ndarray, ranking: Sequence[dict[str, Any]]) -> np.ndarray:
+    """The image with a line for each of ``top``'s entries."""
+    lines = [f"{one['name']} {one['probability']:.2f}" for one in ranking]
+    return draw_ranking(image, lines, [one["class"] + 1 for one in ranking])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..data.common.loaders import BatchLoader
     from ..data.labels.reader import LabelData
-    from ..engine.history import History
+    from ..engine.history import History, Hook
     from ..engine.job import Job
     from ..metrics.classification import ClassificationScores
     from .classifier import Classifier
@@ -32,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.run(lambda: train(cli.parse(TrainClassifier, argv, "train_classifier.py")) and None)
 
 
-def train(options: TrainClassifier) -> History:
-    """Train as the options say; UserError for anything the user can mend."""
-    return ClassificationTask(options).train()
+def train(options: TrainClassifier, hooks: Sequence[Hook] = ()) -> History:
+    """Train as the options say; UserError for anything the user can mend. hooks: called with the
+    History after each epoch."""
+    return ClassificationTask(options, hooks).train()
 
 
 class ClassificationTask(TrainingTask[TrainClassifier]):

@@ -8,13 +8,12 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from .config import CommandSettings, choices_of, load_yaml, validate
+from .config import CommandSettings, choices_of, combine
 from .errors import UserError
 from .registry import did_you_mean
 from .tuning import tune_process
@@ -85,6 +84,10 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> No
     )
 
 
+# What help calls the command when it was not started as a script: "dinostack detection train".
+called_as: str | None = None
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse whose complaints are UserErrors."""
 
@@ -105,7 +108,7 @@ def build_parser(
 ) -> argparse.ArgumentParser:
     """An argparse parser with one flag per field, grouped by the class that declares it."""
     parser = _Parser(
-        prog=prog,
+        prog=called_as or prog,
         description=(settings.__doc__ or "").strip(),
         epilog="What the YAML's TRAIN mapping switches on, --no-FLAG switches off."
         if settings.dataset_class is not None
@@ -146,34 +149,20 @@ def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None
         raise UserError(f"unknown argument: {named}; --help lists all")
     given = vars(known)
     sources = {name: f"--{name.replace('_', '-')}" for name in given}
-    values: dict[str, Any] = dict(given)
-    if settings.dataset_class is not None:
-        named = given.get("config") or settings.model_fields["config"].default
-        path = Path(named or "(no --config)")
-        content = load_yaml(path) if named else {}
-        recipe = content.pop("TRAIN", None) or {}
-        if not isinstance(recipe, dict):
-            raise UserError(
-                f"{path}: TRAIN must be a mapping of options, e.g. 'TRAIN: {{lr: 1e-4}}'"
-            )
-        recipe = {str(key).replace("-", "_"): value for key, value in recipe.items()}
-        for name in recipe:
-            sources.setdefault(name, f"{path}: TRAIN")
-        values = {**recipe, **given}
-        # Faults of the dataset part are reported together with those of the flags.
-        faults: list[str] = []
-        for model, part, where in (
-            (settings.dataset_class, content, str(path)),
-            (settings, values, "the command line"),
-        ):
-            try:
-                result = validate(model, part, where, sources if model is settings else None)
-                values = {**values, "dataset": result} if model is not settings else values
-            except UserError as error:
-                faults += str(error).splitlines()[1:]
-        if faults:
-            raise UserError("mistakes in the configuration:\n" + "\n".join(faults))
-    return validate(settings, values, "the command line", sources)
+    return combine(settings, given, sources)
+
+
+def spoken(text: str) -> str:
+    """The text with commands as they are called where the package is installed."""
+    package = __name__.split(".")[0]
+    return text if package == "src" else text.replace("python -m src", f"python -m {package}")
+
+
+class _Formatter(logging.Formatter):
+    """Log lines are for the terminal: the message alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return spoken(super().format(record))
 
 
 def _with_flag_before(
@@ -219,13 +208,14 @@ def run(command: Callable[[], Any]) -> None:
     tune_process()
     # Of torchrun's processes the first alone talks; errors come from all.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout, force=True)
+    logging.basicConfig(level=level, stream=sys.stdout, force=True)
+    logging.getLogger().handlers[0].setFormatter(_Formatter("%(message)s"))
     for noisy in ("matplotlib", "PIL", "fontTools", "lightning", "lightning_fabric", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         result = command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(spoken(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -245,6 +235,7 @@ def dispatch(
     The functions import what is heavy inside, so that ``--help`` stays quick.
     """
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    prog = called_as or prog
     if name in ("-h", "--help"):
         print(f"usage: {prog} COMMAND [options]\n\ncommands (each has its own --help):")
         for command, (settings, _) in commands.items():
@@ -255,6 +246,8 @@ def dispatch(
         if name not in commands:
             hint = did_you_mean(name, commands)
             raise UserError(f"unknown command '{name}'{hint}; choose from: {', '.join(commands)}")
+        global called_as
+        called_as = called_as and f"{called_as} {name}"
         settings, function = commands[name]
         return function(parse(settings, rest, f"{prog} {name}"))
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from .errors import UserError
+from .paths import config_file
 from .registry import did_you_mean
 from .structures import Size
 
@@ -35,6 +36,7 @@ class CommandSettings(Settings):
 
 
 S = TypeVar("S", bound=Settings)
+C = TypeVar("C", bound=CommandSettings)
 LONGEST_SIDE = 16_384  # pixels: a square of it is 0.8 GB a picture, and more a mistake
 
 
@@ -82,7 +84,7 @@ def option(
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping; a missing, unreadable or ill-formed file is a UserError."""
-    path = Path(path)
+    path = config_file(Path(path))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -139,6 +141,45 @@ def validate(
                 lines.append(line)
         count = f"{len(lines)} mistakes" if len(lines) > 1 else "a mistake"
         raise UserError(f"{count} in the configuration:\n" + "\n".join(lines)) from None
+
+
+def combine(
+    settings: type[C], given: Mapping[str, Any], sources: Mapping[str, str] | None = None
+) -> C:
+    """Settings of a command from the options given and the YAML that its ``config`` names.
+
+    Precedence: the options, then the YAML's ``TRAIN:`` mapping, then the defaults. sources:
+    option -> how the user wrote it. All mistakes come in one UserError.
+    """
+    sources = dict(sources or {})
+    values: dict[str, Any] = dict(given)
+    if settings.dataset_class is not None:
+        named = given.get("config") or settings.model_fields["config"].default
+        path = Path(named or "(no --config)")
+        content = load_yaml(path) if named else {}
+        recipe = content.pop("TRAIN", None) or {}
+        if not isinstance(recipe, dict):
+            raise UserError(
+                f"{path}: TRAIN must be a mapping of options, e.g. 'TRAIN: {{lr: 1e-4}}'"
+            )
+        recipe = {str(key).replace("-", "_"): value for key, value in recipe.items()}
+        for name in recipe:
+            sources.setdefault(name, f"{path}: TRAIN")
+        values = {**recipe, **given}
+        # Faults of the dataset part are reported together with those of the flags.
+        faults: list[str] = []
+        for model, part, where in (
+            (settings.dataset_class, content, str(path)),
+            (settings, values, "the options"),
+        ):
+            try:
+                result = validate(model, part, where, sources if model is settings else None)
+                values = {**values, "dataset": result} if model is not settings else values
+            except UserError as error:
+                faults += str(error).splitlines()[1:]
+        if faults:
+            raise UserError("mistakes in the configuration:\n" + "\n".join(faults))
+    return validate(settings, values, "the options", sources)
 
 
 def choices_of(annotation: Any) -> list[str]:

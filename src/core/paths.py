@@ -1,4 +1,4 @@
-"""Where things are: the project root, the .env file, weights, outputs."""
+"""Where things are: the project root, the shipped YAMLs, the .env file, weights, outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]  # src/ of a clone, or dino_stack/ where installed
+IN_CLONE = (PACKAGE.parent / "bootstrap.py").is_file()
+# Of weights/, input/ and .env: the clone's root; an installed package has the working folder alone.
+PROJECT_ROOT = PACKAGE.parent if IN_CLONE else Path()
+SHIPPED = PACKAGE.parent if IN_CLONE else PACKAGE  # holds detection_configs/ and its like
 
 
 @lru_cache(maxsize=1)
@@ -50,3 +54,10 @@ def output_folder(name: str | Path) -> Path:
     """``outputs/<name>`` under the working folder; an absolute path is taken as it is."""
     path = Path(name)
     return path if path.is_absolute() else Path("outputs") / path
+
+
+def config_file(path: Path) -> Path:
+    """A YAML as it is named, or the one of that name that comes with the project."""
+    if path.is_absolute() or path.exists() or not (SHIPPED / path).is_file():
+        return path
+    return SHIPPED / path

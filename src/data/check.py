@@ -9,27 +9,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..core import cli
 from ..core.config import load_yaml
-from .check_settings import (
-    CheckAny,
-    CheckData,
-    CheckDepths,
-    CheckLabels,
-    CheckSegmentation,
-    kind_of,
-)
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from .common.report import FullReport
-
-    Examined = tuple[FullReport[Any], dict[str, Callable[[], np.ndarray | None]]]
+from ..tasks import tasks
+from .common.settings import CheckData
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +28,28 @@ def main() -> None:
 def _command() -> int:
     prog = "python -m src.data.check"
     words = sys.argv[1:]
-    given, _ = cli.build_parser(CheckAny, prog).parse_known_args(words)
-    settings = cli.parse(kind_of(_keys(given, words)), words, prog)
-    return check(settings)
+    given, _ = cli.build_parser(any_options(), prog).parse_known_args(words)
+    name = kind_of(_keys(given, words))
+    return check(name, cli.parse(tasks()[name].check_options, words, prog))
+
+
+def any_options() -> type[CheckData]:
+    """The options of every task's check, for --help and to find out which one is meant."""
+    bases = tuple(spec.check_options for _, spec in tasks().items())
+    doc = "Read a whole data set of any task and report all its faults, with a picture of samples."
+    return type("CheckAny", bases, {"__doc__": doc, "dataset_class": None, "__module__": __name__})
+
+
+def kind_of(keys: Iterable[str]) -> str:
+    """The task of a data set with these keys: the one whose YAML knows the most of them (the
+    first in doubt)."""
+    given = set(keys)
+
+    def known(name: str) -> int:
+        dataset = tasks()[name].check_options.dataset_class
+        return len(given & set(dataset.model_fields)) if dataset else 0
+
+    return max(sorted(tasks(), key=lambda name: name != "detection"), key=known)
 
 
 def _keys(given: Any, words: Sequence[str]) -> set[str]:
@@ -56,14 +61,14 @@ def _keys(given: Any, words: Sequence[str]) -> set[str]:
     return keys
 
 
-def check(settings: CheckData) -> int:
-    """Examine the data set, log the report, write report and pictures; 1 when it has errors."""
+def check(task: str, settings: Any) -> int:
+    """Examine a data set of the task, log the report, write it with pictures; 1: it has errors."""
     from ..core.files import require_writable, write_json, write_text
     from ..core.paths import output_folder
     from .common.images import write_image
 
     folder = require_writable(output_folder(settings.out_dir))
-    report, pictures = _EXAMINE[type(settings)](settings)
+    report, pictures = tasks()[task].examine(settings)
     for split, draw in pictures.items():
         sheet = draw()
         if sheet is not None:
@@ -76,79 +81,6 @@ def check(settings: CheckData) -> int:
     if report.errors:
         log.info("%d faults would stop a training run", report.errors)
     return 1 if report.errors else 0
-
-
-def _boxes(settings: CheckData) -> Examined:
-    from ..visualise.data_samples import box_samples
-    from .boxes.doctor import examine
-    from .boxes.reader import read_split
-
-    names = settings.dataset.names
-    train = read_split(settings.dataset, "train", settings.data_root)
-    valid = read_split(settings.dataset, "valid", settings.data_root)
-    found = {"train": train, "valid": valid}
-    report = examine(found, names, settings.workers)
-    return report, {
-        split: partial(box_samples, records, names, settings.samples)
-        for split, (records, _) in found.items()
-    }
-
-
-def _masks(settings: CheckSegmentation) -> Examined:
-    from ..visualise.data_samples import mask_samples
-    from .masks.doctor import examine_masks
-    from .masks.reader import MaskReader, read_mask_split, split_folders
-
-    reader = MaskReader(settings.dataset)
-    found = {}
-    for split in ("train", "valid"):
-        flags = settings.folders_of(split)
-        folders = split_folders(settings.dataset, split, settings.data_root, *flags)
-        found[split] = read_mask_split(settings.dataset, folders)
-    report = examine_masks(found, reader, settings.workers)
-    return report, {
-        split: partial(mask_samples, records, reader, settings.samples)
-        for split, (records, _) in found.items()
-    }
-
-
-def _labels(settings: CheckLabels) -> Examined:
-    from ..visualise.data_samples import label_samples
-    from .labels.doctor import examine_labels
-    from .labels.reader import read_labels
-
-    flags = {"train": settings.train_dir, "valid": settings.valid_dir}
-    data = read_labels(settings.dataset, settings.data_root, flags=flags)
-    report = examine_labels(data, settings.workers)
-    return report, {
-        split: partial(label_samples, records, data.names, settings.samples)
-        for split, records in data.records.items()
-    }
-
-
-def _depths(settings: CheckDepths) -> Examined:
-    from ..visualise.data_samples import depth_samples
-    from .depths.doctor import examine_depths
-    from .depths.reader import read_depth_split
-
-    dataset = settings.dataset
-    found = {
-        split: read_depth_split(dataset, split, settings.data_root, *settings.folders_of(split))
-        for split in ("train", "valid")
-    }
-    report = examine_depths(found, dataset, settings.workers)
-    return report, {
-        split: partial(depth_samples, records, dataset, settings.samples)
-        for split, (records, _) in found.items()
-    }
-
-
-_EXAMINE: dict[type[CheckData], Callable[[Any], Examined]] = {
-    CheckData: _boxes,
-    CheckSegmentation: _masks,
-    CheckLabels: _labels,
-    CheckDepths: _depths,
-}
 
 
 if __name__ == "__main__":

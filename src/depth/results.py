@@ -7,6 +7,7 @@ median and most in metres.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ..core.files import write_json
 from ..data.depths.reader import write_depth
+from ..predict.result import Result
 from ..predict.results import beside
 from ..visualise.depth import draw_depth
 
@@ -45,16 +47,36 @@ class DepthReport:
         if "output" in info:
             entry["depth"] = beside("depths", str(info["output"]), self._taken)
             write_depth(self.folder / entry["depth"], depth, self.scale)
-        for name, value in (
-            ("least", depth.min()),
-            ("median", np.median(depth)),
-            ("most", depth.max()),
-        ):
-            entry[name] = round(float(value), 4)
-        self._images.append(entry)
+        self._images.append(entry | depth_figures(depth))
         return draw_depth(image, depth, self.near, self.far)
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``depths.json``."""
         content = {"scale": self.scale, "images": self._images}
         write_json(Path(folder) / f"{prefix}{self.files[0]}", content)
+
+
+@dataclass
+class DepthResult(Result):
+    """Depth of an image: metres float32 [H, W] in its pixels."""
+
+    metres: np.ndarray
+
+    def draw(self) -> np.ndarray:
+        """The image beside its depth in colours."""
+        return draw_depth(self.image, self.metres, None, None)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The metres."""
+        return {"metres": self.metres}
+
+    def to_dict(self) -> dict[str, Any]:
+        """width, height; least, median and most in metres."""
+        height, width = self.metres.shape
+        return {"width": width, "height": height, **depth_figures(self.metres)}
+
+
+def depth_figures(metres: np.ndarray) -> dict[str, float]:
+    """least, median and most of a map [H, W]."""
+    values = {"least": metres.min(), "median": np.median(metres), "most": metres.max()}
+    return {name: round(float(value), 4) for name, value in values.items()}

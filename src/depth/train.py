@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..data.common.loaders import BatchLoader
     from ..data.depths.reader import DepthRecord
-    from ..engine.history import History
+    from ..engine.history import History, Hook
     from .depther import Depther
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.run(lambda: train(cli.parse(TrainDepth, argv, "train_depth.py")) and None)
 
 
-def train(options: TrainDepth) -> History:
-    """Train as the options say; UserError for anything the user can mend."""
-    return DepthTask(options).train()
+def train(options: TrainDepth, hooks: Sequence[Hook] = ()) -> History:
+    """Train as the options say; UserError for anything the user can mend. hooks: called with the
+    History after each epoch."""
+    return DepthTask(options, hooks).train()
 
 
 class DepthTask(TrainingTask[TrainDepth]):

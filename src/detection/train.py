@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..data.boxes.records import BoxRecord
     from ..data.common.loaders import BatchLoader
-    from ..engine.history import History
+    from ..engine.history import History, Hook
     from .heads.base import Detector
 
 
@@ -27,13 +27,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.run(lambda: train(cli.parse(TrainDetection, argv, "train_detection.py")) and None)
 
 
-def train(options: TrainDetection) -> History:
-    """Train as the options say; UserError for anything the user can mend."""
+def train(options: TrainDetection, hooks: Sequence[Hook] = ()) -> History:
+    """Train as the options say; UserError for anything the user can mend. hooks: called with the
+    History after each epoch."""
     from .model import pyramid_channels
 
     # The checkpoint says it, so that it can be built again whatever the default becomes.
     channels = options.pyramid_channels or pyramid_channels(options.model_name)
-    return DetectionTask(options.model_copy(update={"pyramid_channels": channels})).train()
+    return DetectionTask(options.model_copy(update={"pyramid_channels": channels}), hooks).train()
 
 
 class DetectionTask(TrainingTask[TrainDetection]):

@@ -70,7 +70,7 @@ def _quieten() -> None:
     for name in ("lightning_fabric", "lightning.fabric", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not is_main():
-        logging.getLogger("src").setLevel(logging.ERROR)
+        logging.getLogger(__name__.split(".")[0]).setLevel(logging.ERROR)
     # Of weights [C, 1, k, k], whose strides are ambiguous: one small copy.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from .history import History
+    from .history import History, Hook
     from .job import Job
 
 log = logging.getLogger(__name__)
@@ -32,9 +32,10 @@ class TrainingTask(Generic[Options]):
     best_metric: str
     written = "best_model.pth, last_model.pth, history.csv, *.png"
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, hooks: Sequence[Hook] = ()) -> None:
         from ..core.paths import output_folder
 
+        self.hooks = hooks  # called with the History after each epoch, beside the plots
         self.options: Any = options  # a backbone's and the cache's as well
         self.run_dir: Path = output_folder(options.out_dir)
 
@@ -127,7 +128,7 @@ class TrainingTask(Generic[Options]):
             best_metric=self.best_metric,
             eval_every=options.eval_every,
             describe=describe(options, self.name, self.class_names()) | self.describe(),
-            hooks=[self.plot],
+            hooks=[self.plot, *self.hooks],
         )
         history = self.fit(job)
         log.info("the run is in %s: %s", self.run_dir, self.written)

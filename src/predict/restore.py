@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import nn
 
+from ..backbones import hub as hub_module
 from ..core.config import image_size, load_yaml
 from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
@@ -108,7 +109,7 @@ def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predi
 @contextmanager
 def _no_word_on_weights() -> Iterator[None]:
     """That a backbone is built with random weights is no news when its own come next."""
-    hub = logging.getLogger("src.backbones.hub")
+    hub = logging.getLogger(hub_module.__name__)
     before = hub.level
     hub.setLevel(logging.ERROR)
     try:

@@ -105,7 +105,7 @@ class DetectionReport:
 
     def __init__(self, draw: DrawDetections, names: Sequence[str], threshold: float) -> None:
         self._draw = draw
-        self._names = list(names)
+        self.names = list(names)
         self._threshold = threshold
         self._entries: list[_Entry] = []
 
@@ -121,7 +121,7 @@ class DetectionReport:
         kept = keep_above(result, self._threshold)
         boxes, scores = kept["boxes"].numpy(), kept["scores"].numpy()
         labels = kept["labels"].numpy()
-        annotated = self._draw(image, boxes, labels, self._names, scores)
+        annotated = self._draw(image, boxes, labels, self.names, scores)
         rows = np.concatenate([boxes, scores[:, None], labels[:, None]], axis=1, dtype=np.float32)
         size = Size(image.shape[1], image.shape[0])
         self._entries.append(
@@ -146,7 +146,7 @@ class DetectionReport:
         results, table, about = (Path(folder) / f"{prefix}{name}" for name in self.files)
         with atomic_path(results) as temporary:
             temporary.write_text(_json_list(self._results()) + "\n", encoding="utf-8")
-        categories = [{"id": i, "name": name} for i, name in enumerate(self._names) if i > 0]
+        categories = [{"id": i, "name": name} for i, name in enumerate(self.names) if i > 0]
         with atomic_path(about) as temporary:
             images = _json_list(entry.image for entry in self._entries)
             temporary.write_text(
@@ -161,7 +161,7 @@ class DetectionReport:
             writer = csv.writer(file)
             writer.writerow(CSV_COLUMNS)
             for image, label, score, corners in self._records():
-                name = self._names[label] if 0 <= label < len(self._names) else ""
+                name = self.names[label] if 0 <= label < len(self.names) else ""
                 writer.writerow([image["id"], image["file_name"], label, name, score, *corners])
 
 

@@ -8,6 +8,14 @@ from typing import Literal
 from ..core.config import PRECISION_HELP, CommandSettings, Precision, Sides, option
 from ..core.structures import ResizeMode
 
+_SUFFIXES = "mp4 m4v mov avi mkv webm mpg mpeg wmv flv ts mts 3gp ogv"
+VIDEO_SUFFIXES = frozenset("." + suffix for suffix in _SUFFIXES.split(" "))
+
+
+def is_video(source: str | Path) -> bool:
+    """Whether the source is named like a video file, or is a network address."""
+    return "://" in str(source) or Path(source).suffix.lower() in VIDEO_SUFFIXES
+
 
 class ModelOptions(CommandSettings):
     """The trained model, and how it looks at images (inference and evaluation alike)."""

@@ -8,6 +8,7 @@ only), and ``shares``: name -> share of the image's pixels, those that occur, la
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..core.files import write_json
 from ..data.masks.reader import write_mask
+from ..predict.result import Result, require_supervision
 from ..predict.results import beside
 from ..visualise.draw import colour_table, draw_classes
 
@@ -50,9 +52,7 @@ class SegmentationReport:
         if "output" in info:
             entry["mask"] = beside("masks", str(info["output"]), self._taken)
             write_mask(self.folder / entry["mask"], mask, self.colours)
-        counts = np.bincount(mask.reshape(-1), minlength=len(self.names))
-        order = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
-        entry["shares"] = {self.names[i]: round(float(counts[i] / mask.size), 6) for i in order}
+        entry["shares"] = class_shares(mask, self.names)
         self._images.append(entry)
         return draw_classes(image, mask, self.colours, self.opacity)
 
@@ -60,3 +60,43 @@ class SegmentationReport:
         """Write ``segments.json``."""
         content = {"classes": self.names, "images": self._images}
         write_json(Path(folder) / f"{prefix}{self.files[0]}", content)
+
+
+@dataclass
+class SegmentationResult(Result):
+    """Classes of an image: mask uint8 [H, W], indices of names; colours: uint8 [256, 3]."""
+
+    mask: np.ndarray
+    colours: np.ndarray
+
+    def draw(self) -> np.ndarray:
+        """The image under the colours of its classes."""
+        return draw_classes(self.image, self.mask, self.colours)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The mask."""
+        return {"mask": self.mask}
+
+    def to_dict(self) -> dict[str, Any]:
+        """width, height, and shares as ``class_shares``."""
+        height, width = self.mask.shape
+        return {"width": width, "height": height, "shares": class_shares(self.mask, self.names)}
+
+    def to_supervision(self) -> Any:
+        """One mask a class that occurs, its box around it."""
+        supervision = require_supervision()
+        classes = np.unique(self.mask)
+        masks = self.mask[None] == classes[:, None, None]
+        return supervision.Detections(
+            xyxy=supervision.mask_to_xyxy(masks),
+            mask=masks,
+            class_id=classes.astype(int),
+            data={"class_name": np.array([self.names[index] for index in classes])},
+        )
+
+
+def class_shares(mask: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """name -> share of the pixels of a mask uint8 [H, W]: those that occur, largest first."""
+    counts = np.bincount(mask.reshape(-1), minlength=len(names))
+    order = [index for index in np.argsort(-counts, kind="stable").tolist() if counts[index]]
+    return {names[index]: round(float(counts[index] / mask.size), 6) for index in order}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..data.common.listing import Split
     from ..data.common.loaders import BatchLoader
     from ..data.masks.reader import MaskReader, MaskRecord
-    from ..engine.history import History
+    from ..engine.history import History, Hook
     from .segmenter import Segmenter
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.run(lambda: train(cli.parse(TrainSegmentation, argv, "train_segmentation.py")) and None)
 
 
-def train(options: TrainSegmentation) -> History:
-    """Train as the options say; UserError for anything the user can mend."""
-    return SegmentationTask(options).train()
+def train(options: TrainSegmentation, hooks: Sequence[Hook] = ()) -> History:
+    """Train as the options say; UserError for anything the user can mend. hooks: called with the
+    History after each epoch."""
+    return SegmentationTask(options, hooks).train()
 
 
 class SegmentationTask(TrainingTask[TrainSegmentation]):

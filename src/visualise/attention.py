@@ -151,7 +151,8 @@ def run_attention(options: AttentionOptions) -> int:
     """The command: ``<stem>_attention.png`` for each image (with --save-arrays an .npz, too), or
     an .mp4. Returns the exit code."""
     from ..core.paths import output_folder
-    from .runs import is_video, render_images, render_video
+    from ..predict.settings import is_video
+    from .runs import render_images, render_video
 
     video = is_video(options.input)
     if video and options.save_arrays:

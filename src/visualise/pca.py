@@ -20,10 +20,11 @@ from ..core.errors import UserError
 from ..data.common.images import list_images, read_image
 from ..predict.capture import VideoReader
 from ..predict.predictor import Predictor
+from ..predict.settings import is_video
 from .draw import contact_sheet
 from .overlay import upsample
 from .patches import patch_predictor
-from .runs import Render, is_video, render_images, render_source
+from .runs import Render, render_images, render_source
 from .samples import spread
 from .settings import PcaOptions
 

@@ -19,20 +19,13 @@ from ..predict.capture import Frame, VideoReader
 from ..predict.images import no_interrupt, one_cv2_thread, output_names
 from ..predict.predictor import Predictor
 from ..predict.progress import Progress
+from ..predict.settings import is_video
 from ..predict.video import VideoWriter, encoder_threads
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Render = Callable[[np.ndarray, Any], np.ndarray]  # (image, the model's result) -> picture
-
-_SUFFIXES = "mp4 m4v mov avi mkv webm mpg mpeg wmv flv ts mts 3gp ogv"
-VIDEO_SUFFIXES = frozenset("." + suffix for suffix in _SUFFIXES.split(" "))
-
-
-def is_video(source: str | Path) -> bool:
-    """Whether the source is named like a video file, or is a network address."""
-    return "://" in str(source) or Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 def picture_paths(paths: Sequence[Path], out_dir: Path, ending: str) -> list[Path]:

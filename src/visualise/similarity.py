@@ -11,10 +11,11 @@ from ..core.errors import UserError
 from ..core.structures import Size
 from ..data.common.images import image_size_of, list_images, read_image
 from ..predict.capture import VideoReader
+from ..predict.settings import is_video
 from .draw import contact_sheet
 from .overlay import heat_overlay, mark_point
 from .patches import patch_predictor
-from .runs import is_video, render_source
+from .runs import render_source
 from .settings import SimilarityOptions
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from ...core.config import CommandSettings, Settings, option
+from ..common.settings import CheckData
 
 
 class BoxDataset(Settings):
@@ -68,3 +69,9 @@ class BoxFolders(CommandSettings):
     )
     test_img: Path | None = option(None, help="folder of test images")
     test_annot: Path | None = option(None, help="test annotations: a folder, or a COCO JSON file")
+
+
+class CheckBoxes(CheckData):
+    """Read a whole detection data set and report all its faults, class counts and box sizes."""
+
+    dataset_class: ClassVar[type[Settings] | None] = BoxDataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -176,3 +176,7 @@ def table(rows: list[list[str]]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "-" * min(100, max(map(len, lines))), *lines[1:]])
+
+
+# A report, and for each split what draws a picture of samples (None: there are none).
+Examined = tuple[FullReport[Any], dict[str, Callable[[], "np.ndarray | None"]]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ...core.config import CommandSettings, Settings, option
 from ...core.structures import WholeResize
@@ -42,3 +42,25 @@ class DataOptions(CommandSettings):
         help="fit = keep the aspect ratio inside --imgsz; stretch = fill it exactly; short = keep "
         "the aspect ratio, the short side is that of --imgsz",
     )
+
+
+class CheckData(CommandSettings):
+    """Read a whole data set and report all its faults.
+
+    The last base of each kind's options: of several bases pydantic takes the last one's
+    configuration, and this one lets a YAML's TRAIN mapping hold flags of the training command.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    config: Path = option(
+        Path("detection_configs/voc.yaml"), flags=["-c"], help="dataset YAML (X_configs/)"
+    )
+    data_root: Path | None = option(
+        None, help="folder that the YAML's paths start from (default: its DATA_ROOT)"
+    )
+    out_dir: Path = option(
+        Path("data_check"), help="sub-folder of outputs/ for report and pictures"
+    )
+    samples: int = option(16, ge=0, help="images in each picture of samples")
+    workers: int = option(4, ge=1, help="threads that read images")

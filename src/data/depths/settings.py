@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...core.config import CommandSettings, option
-from ..common.settings import PairDataset
+from ...core.config import CommandSettings, Settings, option
+from ..common.settings import CheckData, PairDataset
 
 Crop = Literal["none", "eigen", "garg"]
 
@@ -74,3 +74,9 @@ class DrawDepthDemo(CommandSettings):
     train: int = option(320, ge=1, help="training images")
     valid: int = option(64, ge=1, help="validation images")
     seed: int = option(0, ge=0, help="seed of the drawing")
+
+
+class CheckDepths(DepthFolders, CheckData):
+    """Read a whole data set of depths and report all its faults and the metres in it."""
+
+    dataset_class: ClassVar[type[Settings] | None] = DepthDataset

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
 from ...core.config import CommandSettings, Settings, option
+from ..common.settings import CheckData
 
 
 class LabelDataset(Settings):
@@ -56,4 +58,14 @@ class LabelFolders(CommandSettings):
     )
     valid_dir: Path | None = option(
         None, help="validation images in a folder a class, or a CSV file of path,label"
+    )
+
+
+class CheckLabels(LabelFolders, CheckData):
+    """Read a whole classification data set and report all its faults and the images of classes."""
+
+    dataset_class: ClassVar[type[Settings] | None] = LabelDataset
+
+    config: Path | None = option(  # type: ignore[assignment]
+        None, flags=["-c"], help="dataset YAML (classification_configs/); not needed with folders"
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...core.config import CommandSettings, option
-from ..common.settings import PairDataset
+from ...core.config import CommandSettings, Settings, option
+from ..common.settings import CheckData, PairDataset
 
 Colour = tuple[int, int, int]
 MOST_CLASSES = 255  # indices are bytes, and 255 is kept for pixels without a class
@@ -100,3 +100,9 @@ class FolderOptions(CommandSettings):
     def folders_of(self, split: str) -> tuple[Path | None, Path | None]:
         """The flags of a split: images and masks."""
         return getattr(self, f"{split}_images"), getattr(self, f"{split}_masks")
+
+
+class CheckMasks(FolderOptions, CheckData):
+    """Read a whole segmentation data set and report all its faults and the pixels of classes."""
+
+    dataset_class: ClassVar[type[Settings] | None] = MaskDataset

@@ -1,0 +1,60 @@
+"""What the commands above the tasks need to know of depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.task_spec import Loaded, TaskSpec
+from ..data.depths.settings import CheckDepths
+from .settings import EvaluateDepth, InferDepthImage, TrainDepth
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data.common.report import Examined
+    from ..engine.history import History, Hook
+
+
+class DepthSpec(TaskSpec):
+    """See core.task_spec."""
+
+    name = "depth"
+    train_options = TrainDepth
+    check_options = CheckDepths
+    evaluate_options = EvaluateDepth
+    predict_options = InferDepthImage
+
+    def train(self, options: TrainDepth, hooks: Sequence[Hook] = ()) -> History:
+        """train.train."""
+        from .train import train
+
+        return train(options, hooks)
+
+    def examine(self, options: CheckDepths) -> Examined:
+        """check.examine."""
+        from .check import examine
+
+        return examine(options)
+
+    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
+        """evaluate.evaluate_depth."""
+        from .evaluate import evaluate_depth
+
+        return evaluate_depth(options, out_dir)
+
+    def predictor(self, options: InferDepthImage) -> Loaded:
+        """By infer's own."""
+        from .infer import load
+        from .results import DepthResult
+
+        predictor, _ = load(options, options.out_dir, steady=False)
+
+        def result(image: np.ndarray, metres: Any) -> DepthResult:
+            return DepthResult(image, [], metres.numpy())
+
+        return Loaded(predictor, [], result)
+
+
+SPEC = DepthSpec()

@@ -1,0 +1,63 @@
+"""What the commands above the tasks need to know of detection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.task_spec import Loaded, TaskSpec
+from ..data.boxes.settings import CheckBoxes
+from .settings import EvaluateDetection, InferDetectionImage, TrainDetection
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data.common.report import Examined
+    from ..engine.history import History, Hook
+
+
+class DetectionSpec(TaskSpec):
+    """See core.task_spec."""
+
+    name = "detection"
+    train_options = TrainDetection
+    check_options = CheckBoxes
+    evaluate_options = EvaluateDetection
+    predict_options = InferDetectionImage
+
+    def train(self, options: TrainDetection, hooks: Sequence[Hook] = ()) -> History:
+        """train.train."""
+        from .train import train
+
+        return train(options, hooks)
+
+    def examine(self, options: CheckBoxes) -> Examined:
+        """check.examine."""
+        from .check import examine
+
+        return examine(options)
+
+    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
+        """evaluate.evaluate_detection."""
+        from .evaluate import evaluate_detection
+
+        return evaluate_detection(options, out_dir)
+
+    def predictor(self, options: InferDetectionImage) -> Loaded:
+        """By infer's own."""
+        from ..predict.results import keep_above
+        from .infer import load_predictor
+        from .results import DetectionResult
+
+        predictor, report = load_predictor(options)
+
+        def result(image: np.ndarray, found: Any) -> DetectionResult:
+            kept = keep_above(found, options.threshold)
+            arrays = (kept["boxes"].numpy(), kept["scores"].numpy(), kept["labels"].numpy())
+            return DetectionResult(image, report.names, *arrays)
+
+        return Loaded(predictor, report.names, result)
+
+
+SPEC = DetectionSpec()

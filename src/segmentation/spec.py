@@ -1,0 +1,60 @@
+"""What the commands above the tasks need to know of segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.task_spec import Loaded, TaskSpec
+from ..data.masks.settings import CheckMasks
+from .settings import EvaluateSegmentation, InferSegmentationImage, TrainSegmentation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data.common.report import Examined
+    from ..engine.history import History, Hook
+
+
+class SegmentationSpec(TaskSpec):
+    """See core.task_spec."""
+
+    name = "segmentation"
+    train_options = TrainSegmentation
+    check_options = CheckMasks
+    evaluate_options = EvaluateSegmentation
+    predict_options = InferSegmentationImage
+
+    def train(self, options: TrainSegmentation, hooks: Sequence[Hook] = ()) -> History:
+        """train.train."""
+        from .train import train
+
+        return train(options, hooks)
+
+    def examine(self, options: CheckMasks) -> Examined:
+        """check.examine."""
+        from .check import examine
+
+        return examine(options)
+
+    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
+        """evaluate.evaluate_segmentation."""
+        from .evaluate import evaluate_segmentation
+
+        return evaluate_segmentation(options, out_dir)
+
+    def predictor(self, options: InferSegmentationImage) -> Loaded:
+        """By infer's own."""
+        from .infer import load_predictor
+        from .results import SegmentationResult
+
+        predictor, report = load_predictor(options, options.out_dir)
+
+        def result(image: np.ndarray, mask: Any) -> SegmentationResult:
+            return SegmentationResult(image, report.names, mask.numpy(), report.colours)
+
+        return Loaded(predictor, report.names, result)
+
+
+SPEC = SegmentationSpec()
