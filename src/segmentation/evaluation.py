@@ -81,7 +81,7 @@ def draw_maps(
     """A picture with a row for each map: image, truth, prediction, error."""
     cells, captions = [], []
     for index in sorted(maps):
-        image, truth = read_image(records[index].image), reader.read(records[index].mask)
+        image, truth = read_image(records[index].image), reader.of(records[index])
         cells += [
             image,
             draw_classes(image, truth, colours, 0.75),

@@ -109,10 +109,10 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
             options,
             reads=f"maps {model.head.reads or options.feature_extractor}",
             plain=self.transform("none"),
-            targets=lambda record: {"mask": reader.read(record.mask)},
+            targets=lambda record: {"mask": reader.of(record)},
             kept=KeptTargets(
                 {"mask": Entry((height, width), "uint8")},
-                lambda record: [record.mask, reader.rules],
+                lambda record: [record.mask, f"{reader.rules} {record.coded}"],
             ),
         )
 

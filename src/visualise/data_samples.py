@@ -62,7 +62,7 @@ def mask_samples(
 
     def draw(record: MaskRecord) -> np.ndarray:
         image, geometry = resize(read_image(record.image), Size(SIDE, SIDE), "fit")
-        mask = resize_mask(reader.read(record.mask, geometry.original), geometry.resized)
+        mask = resize_mask(reader.of(record, geometry.original), geometry.resized)
         return draw_classes(image, mask, colours)
 
     return sheet(records, count, draw)

@@ -119,7 +119,7 @@ def _see(record: MaskRecord, reader: MaskReader) -> _Seen:
     except UserError as error:
         return _Seen(None, None, None, Fault("unreadable image", record.image, str(error)))
     try:
-        mask = reader.read(record.mask, size)
+        mask = reader.of(record, size)
     except UserError as error:
         return _Seen(None, None, None, Fault("bad mask", record.mask, str(error)))
     counts = np.bincount(mask.reshape(-1), minlength=256)

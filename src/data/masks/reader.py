@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -22,16 +23,20 @@ from .settings import Colour, MaskDataset
 
 log = logging.getLogger(__name__)
 
+Coding = Literal["auto", "index", "color", "binary"]
+
 _MOST_NAMED = 5  # wrong values of one file that a message names
 
 
 @dataclass(frozen=True)
 class MaskRecord:
-    """One image and its mask. id: the stem without IMAGE_SUFFIX, unique in a split."""
+    """One image and its mask. id: the name without IMAGE_SUFFIX, unique in a split; coded: what
+    the mask's pixels are, settled for the whole split (``settle_coding``)."""
 
     image: Path
     mask: Path
     id: str
+    coded: Coding = "auto"
 
 
 def split_folders(
@@ -49,19 +54,42 @@ def split_folders(
 
 
 def read_mask_split(dataset: MaskDataset, folders: Folders) -> tuple[list[MaskRecord], list[Fault]]:
-    """The pairs of a split, by stem, and what has no partner; see ``pairs.pair_files``."""
+    """The pairs of a split, and what has no partner (see ``pairs.pair_files``) or is coded in
+    another way than the rest."""
     pairs, faults = pair_files(
         folders, "mask", (dataset.IMAGE_SUFFIX, dataset.MASK_SUFFIX), dataset.RECURSIVE
     )
-    return [MaskRecord(*pair) for pair in pairs], faults
+    coded, mixed = settle_coding(dataset, [mask for _, mask, _ in pairs])
+    return [MaskRecord(*pair, coded) for pair in pairs], [*faults, *mixed]
+
+
+def settle_coding(
+    dataset: MaskDataset, masks: Sequence[Path], most: int = 200
+) -> tuple[Coding, list[Fault]]:
+    """What the pixels of all masks of a split are, from at most ``most`` of them.
+
+    Only MASK_FORMAT auto with a LABEL_COLORS_LIST asks: a file alone may read as either (grey 2
+    is a colour of the list and the index 2), the split as a whole does not. Files that can only
+    be the one beside files that can only be the other are an "error".
+    """
+    if dataset.MASK_FORMAT != "auto" or not dataset.LABEL_COLORS_LIST:
+        return dataset.MASK_FORMAT, []
+    reader = MaskReader(dataset)
+    chosen = masks[:: max(1, -(-len(masks) // most))]
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(chosen, pool.map(reader.evidence, chosen)))
+    first = {said: path for path, said in reversed(found.items())}
+    colour, index = first.get("color"), first.get("index")
+    if colour and index:
+        detail = f"it is coded by colour and {index} by index: MASK_FORMAT auto takes one of both"
+        return "auto", [Fault("mixed masks", colour, detail)]
+    return "color" if colour or (not index and "either" in first) else "index", []
 
 
 class MaskReader:
     """Reads mask files of a data set as uint8 [H, W]: class indices from 0, IGNORE where none.
 
-    auto: a picture in colour is colour-coded; a palette is taken for indices unless some of its
-    colours stands in LABEL_COLORS_LIST at another place; one byte a pixel is taken for indices
-    unless its values are the grey colours of LABEL_COLORS_LIST. 16 and 32 bits are indices.
+    auto: what the record says of its split; of a file without a split its ``evidence`` decides.
     """
 
     def __init__(self, dataset: MaskDataset) -> None:
@@ -74,9 +102,24 @@ class MaskReader:
         """All that makes classes of a file's pixels, in words."""
         return f"{self.dataset.MASK_FORMAT} {self.table.tolist()} {sorted(self.colours.items())}"
 
-    def read(self, path: Path, size: Size | None = None) -> np.ndarray:
+    def of(self, record: MaskRecord, size: Size | None = None) -> np.ndarray:
+        """The mask of a record; see ``read``."""
+        return self.read(record.mask, size, record.coded)
+
+    def read(self, path: Path, size: Size | None = None, coded: Coding = "auto") -> np.ndarray:
         """The mask of a file; UserError when it cannot be read, has another size than ``size``
-        (its image's), or holds an index or colour that no class has (with the pixel count)."""
+        (its image's), holds an index or colour that no class has (with the pixel count), or is
+        not ``coded`` as its split."""
+        pixels, palette = self._stored(path)
+        if size is not None and pixels.shape[:2] != (size.height, size.width):
+            raise UserError(
+                f"the mask {path} is {pixels.shape[1]}x{pixels.shape[0]}, its image "
+                f"{size.width}x{size.height}"
+            )
+        return self.classes(pixels, palette, path, coded)
+
+    def _stored(self, path: Path) -> tuple[np.ndarray, list[int] | None]:
+        """The pixels [H, W] or [H, W, 3] of a file as they stand there, and a palette, flat."""
         try:
             with Image.open(path) as file:
                 if file.mode not in ("P", "L", "1") and not file.mode.startswith("I"):
@@ -85,47 +128,64 @@ class MaskReader:
                 pixels = np.asarray(file)
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"cannot read mask {path}: {error}") from None
-        if size is not None and pixels.shape[:2] != (size.height, size.width):
-            raise UserError(
-                f"the mask {path} is {pixels.shape[1]}x{pixels.shape[0]}, its image "
-                f"{size.width}x{size.height}"
-            )
-        return self.classes(pixels, palette, path)
+        return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, palette
 
-    def classes(self, pixels: np.ndarray, palette: list[int] | None, path: Path) -> np.ndarray:
+    def classes(
+        self, pixels: np.ndarray, palette: list[int] | None, path: Path, coded: Coding = "auto"
+    ) -> np.ndarray:
         """Stored pixels [H, W] or [H, W, 3] (and a palette, flat) -> class indices."""
-        if self.dataset.MASK_FORMAT == "binary":
+        form = self.dataset.MASK_FORMAT
+        if form == "binary":
             layers = pixels.reshape(*pixels.shape[:2], -1)
             return np.asarray(layers.max(axis=2) > 0, np.uint8)
+        if form == "auto" and pixels.ndim == 3 and not self.colours:
+            raise UserError(f"the mask {path} is in colour: give LABEL_COLORS_LIST in the YAML")
+        if form == "auto":
+            said = self._evidence(pixels, palette)
+            if coded != "auto" and {said, coded} == {"index", "color"}:
+                raise UserError(
+                    f"the mask {path} is coded by {said}, others of its split are not: mixed "
+                    "masks; MASK_FORMAT auto takes one of both"
+                )
+            form = coded if coded != "auto" else "index" if said in ("index", None) else "color"
+        if pixels.ndim == 3 and form == "index":
+            if (pixels != pixels[..., :1]).any():
+                raise UserError(f"the mask {path} is in colour, and MASK_FORMAT says index")
+            pixels = pixels[..., 0]
+        if form == "index" or pixels.dtype != np.uint8:
+            return self._by_index(pixels, path)
         if pixels.ndim == 3:
-            if self.dataset.MASK_FORMAT == "index":
-                if (pixels != pixels[..., :1]).any():
-                    raise UserError(f"the mask {path} is in colour, and MASK_FORMAT says index")
-                return self._by_index(pixels[..., 0], path)
-            if not self.colours:
-                raise UserError(f"the mask {path} is in colour: give LABEL_COLORS_LIST in the YAML")
             return self._by_colour(packed(pixels), path)
-        if pixels.dtype == bool:
-            pixels = pixels.astype(np.uint8)
-        if pixels.dtype == np.uint8:
-            values = np.flatnonzero(np.bincount(pixels.reshape(-1), minlength=256))
-            entries = palette_entries(palette, values)
-            if self._is_coloured(values, entries, palette is not None):
-                lookup = np.zeros(256, np.int32)
-                lookup[values] = entries
-                return self._by_colour(lookup[pixels], path)
-        return self._by_index(pixels, path)
+        return self._by_colour(palette_entries(palette, np.arange(256))[pixels], path)
 
-    def _is_coloured(self, values: np.ndarray, colours: np.ndarray, palette: bool) -> bool:
-        """Whether bytes mean colours of LABEL_COLORS_LIST rather than indices."""
-        if self.dataset.MASK_FORMAT != "auto" or not self.colours:
-            return self.dataset.MASK_FORMAT == "color"
-        known = [self.colours.get(int(colour)) for colour in colours]
-        moved = [
-            index is not None and index != int(self.table[min(value, len(self.table) - 1)])
-            for value, index in zip(values.tolist(), known)
-        ]
-        return any(moved) if palette else any(moved) and None not in known
+    def evidence(self, path: Path) -> Literal["color", "index", "either"] | None:
+        """What a file alone can be read as; None: no matter which, or not at all."""
+        try:
+            return self._evidence(*self._stored(path))
+        except UserError:  # told when it is read
+            return None
+
+    def _evidence(
+        self, pixels: np.ndarray, palette: list[int] | None
+    ) -> Literal["color", "index", "either"] | None:
+        """A picture in colour is colour-coded, and so is a palette that has some colour of
+        LABEL_COLORS_LIST at another place; values that are no grey colours of the list are
+        indices, and so are 16 and 32 bits. Grey values that are both can be either."""
+        if pixels.ndim == 3:
+            return "color"
+        if pixels.dtype != np.uint8 or not self.colours:
+            return "index"
+        values = np.flatnonzero(np.bincount(pixels.reshape(-1), minlength=256))
+        found = [self.colours.get(int(c)) for c in palette_entries(palette, values)]
+        indices = [int(self.table[value]) for value in values.tolist()]
+        if found == indices:
+            return None
+        moved = any(c is not None and c != i for c, i in zip(found, indices))
+        if palette is not None:
+            return "color" if moved else "index"
+        if None in found:
+            return "index" if -1 not in indices else None
+        return "either" if -1 not in indices else "color"
 
     def _by_index(self, pixels: np.ndarray, path: Path) -> np.ndarray:
         if pixels.dtype != np.uint8:
@@ -231,7 +291,7 @@ def count_pixels(records: Iterable[MaskRecord], reader: MaskReader, workers: int
     classes = len(reader.dataset.ALL_CLASSES)
 
     def count(record: MaskRecord) -> np.ndarray:
-        counts = np.bincount(reader.read(record.mask).reshape(-1), minlength=256)
+        counts = np.bincount(reader.of(record).reshape(-1), minlength=256)
         return np.append(counts[:classes], counts[IGNORE])
 
     total = np.zeros(classes + 1, np.int64)

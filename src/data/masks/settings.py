@@ -32,7 +32,7 @@ class MaskDataset(PairDataset):
     MASK_FORMAT: Literal["auto", "index", "color", "binary"] = Field(
         "auto",
         description="index = a class index a pixel; color = a colour of LABEL_COLORS_LIST; binary "
-        "= 0 is the first class, all else the second; auto = by the file",
+        "= 0 is the first class, all else the second; auto = index or color, by all of a split",
     )
     IGNORE_INDEX: int | list[int] = Field(
         255, description="index (or several) in the files of pixels without a class"

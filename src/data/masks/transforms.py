@@ -50,7 +50,7 @@ class MaskTransform:
         In validation the mask keeps its own size: scores are taken in the original pixels.
         """
         image = images.read_image(record.image)
-        mask = self.reader.read(record.mask, Size(image.shape[1], image.shape[0]))
+        mask = self.reader.of(record, Size(image.shape[1], image.shape[0]))
         if not self.training:
             own = Size(image.shape[1], image.shape[0])
             geometry = Geometry(own, own)

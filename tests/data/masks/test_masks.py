@@ -89,6 +89,40 @@ def test_binary_masks_of_two_greys(tmp_path: Path) -> None:
     assert m.MaskReader(MaskDataset(**two, MASK_FORMAT="binary")).read(soft).tolist() == wanted
 
 
+GREYS = [(0, 0, 0), (2, 2, 2), (1, 1, 1)]  # of ground, sky, tree: indices 0, 1, 2
+
+
+def grey_split(folder: Path, masks: dict[str, np.ndarray], **keys):
+    for name, mask in masks.items():
+        write_image(folder / "i" / f"{name}.jpg", np.zeros((*mask.shape[:2], 3), np.uint8))
+        save(folder / "m" / f"{name}.png", mask)
+    data = dataset(LABEL_COLORS_LIST=GREYS, **keys)
+    records, faults = m.read_mask_split(data, m.Folders(folder / "i", folder / "m", None))
+    return data, records, faults
+
+
+def test_what_masks_are_is_settled_for_the_split(tmp_path: Path) -> None:
+    """Sky alone may be the index 2 or the grey 2 of class 1: the other masks tell."""
+    two = np.full((2, 4), 2, np.uint8)
+    for name, other, wanted in (("index", MASK, 2), ("colour", np.stack([two] * 3, -1), 1)):
+        data, records, faults = grey_split(tmp_path / name, {"a_sky": two, "other": other})
+        assert not faults and {r.coded for r in records} == {"index" if wanted == 2 else "color"}
+        assert (m.MaskReader(data).of(records[0]) == wanted).all()
+        transform = MaskTransform(m.MaskReader(data), Size(4, 2), "fit", "none")
+        assert (transform.load(records[0], 0)[1]["mask"] == wanted).all()
+
+
+def test_masks_by_colour_beside_masks_by_index_are_refused(tmp_path: Path) -> None:
+    coloured = np.stack([np.where(MASK == IGNORE, 0, MASK)] * 3, -1)
+    data, records, faults = grey_split(tmp_path, {"a": coloured, "b": MASK})
+    assert [(f.kind, f.severity) for f in faults] == [("mixed masks", "error")]
+    assert f"{records[1].mask} by index" in faults[0].detail
+    chosen = m.settle_coding(data, [records[1].mask, records[0].mask], most=1)
+    assert chosen == ("index", [])  # the other was not looked at: told when it is read
+    with pytest.raises(UserError, match="a.png is coded by color, others of its split are not"):
+        m.MaskReader(data).read(records[0].mask, coded="index")
+
+
 def test_unknown_values_are_named_with_their_pixels(tmp_path: Path) -> None:
     wrong = MASK.copy()
     wrong[0, 2:] = 7
