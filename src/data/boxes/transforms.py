@@ -7,21 +7,19 @@ resize straight to the model's size, so that no large canvas is ever made.
 
 from __future__ import annotations
 
-import os
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from ...core.structures import Geometry, ResizeMode, Size
 from ..common import images
+from .distortion import FILL, LEAST_SIDE, disturb, photometric
 from .records import BoxRecord
 
 Preset = Literal["none", "flip", "ssd", "strong"]
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]
 
-FILL = (124, 116, 104)  # ImageNet's mean colour: 0 after normalisation
-_LEAST_SIDE = 1.0  # a box smaller than this, in pixels of the model's input, is dropped
 _TRIES = 50
 
 
@@ -36,18 +34,13 @@ class BoxTransform:
     Presets, in training only (validation is the resize alone):
     none; flip = mirrored half of the time; ssd = zoom-out, IoU crop, flip and photometric
     distortion (Liu et al., SSD, arXiv:1512.02325, section 2.2 and 3.6); strong = those, and
-    small rotation and shear, blur, noise, JPEG artefacts, grey and cut-out (albumentations).
+    small rotation and shear, blur, noise, JPEG artefacts, grey and cut-out.
     """
 
     def __init__(self, preset: Preset, size: Size, mode: ResizeMode, training: bool) -> None:
         self.preset: Preset = preset if training else "none"
         self.size = Size(*size)
         self.mode: ResizeMode = mode
-        self._pipeline: Any = _strong_pipeline() if self.preset == "strong" else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Spawned workers build their own pipeline: albumentations' need not be picklable."""
-        return {**self.__dict__, "_pipeline": None}
 
     def load(
         self, record: BoxRecord, seed: int
@@ -81,9 +74,9 @@ class BoxTransform:
         image, boxes, labels = self._render(image, boxes, labels, window)
         if rng.random() < 0.5:
             image, boxes = _flip(image, boxes)
-        image = _photometric(image, rng)
+        image = photometric(image, rng)
         if self.preset == "strong":
-            image, boxes, labels = self._strong(image, boxes, labels, int(rng.integers(2**31)))
+            image, boxes, labels = disturb(image, boxes, labels, rng)
         return image, boxes, labels, Geometry(original, Size(image.shape[1], image.shape[0]))
 
     def _render(
@@ -100,34 +93,23 @@ class BoxTransform:
         part = image[y.source, x.source]
         part, _ = images.resize(part, Size(x.length, y.length), "stretch")
         if (x.length, y.length) != tuple(out):
-            canvas = np.empty((out.height, out.width, 3), np.uint8)
-            canvas[:] = FILL
-            canvas[y.target, x.target] = part
-            part = canvas
+            part = cv2.copyMakeBorder(
+                part,
+                y.target.start,
+                out.height - y.target.stop,
+                x.target.start,
+                out.width - x.target.stop,
+                cv2.BORDER_CONSTANT,
+                value=FILL,
+            )
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = ((centres > (left, top)) & (centres < (right, bottom))).all(axis=1)
         moved = boxes * np.asarray([x.scale, y.scale] * 2, np.float32) + np.asarray(
             [x.shift, y.shift] * 2, np.float32
         )
         moved = moved.clip(0, np.asarray([*out, *out], np.float32))
-        keep = inside & (moved[:, 2:] - moved[:, :2] >= _LEAST_SIDE).all(axis=1)
+        keep = inside & (moved[:, 2:] - moved[:, :2] >= LEAST_SIDE).all(axis=1)
         return part, moved[keep], labels[keep]
-
-    def _strong(
-        self, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if self._pipeline is None:
-            self._pipeline = _strong_pipeline()
-        self._pipeline.set_random_seed(seed)
-        done = self._pipeline(image=image, bboxes=boxes, rows=np.arange(len(boxes)))
-        height, width = done["image"].shape[:2]
-        moved = np.asarray(done["bboxes"], np.float32).reshape(-1, 4)
-        rows = np.asarray(done["rows"], np.int64)
-        return (
-            done["image"],
-            moved.clip(0, np.asarray([width, height] * 2, np.float32)),
-            labels[rows],
-        )
 
 
 def box_transform(
@@ -206,54 +188,7 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """IoU [N, M] of boxes [N, 4] and [M, 4]."""
     low = np.maximum(a[:, None, :2], b[:, :2])
     high = np.minimum(a[:, None, 2:], b[:, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    sides = (high - low).clip(0)
+    shared = sides[..., 0] * sides[..., 1]
+    areas = [(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) for boxes in (a, b)]
     return shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-9)
-
-
-def _photometric(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """SSD's distortion: brightness, contrast, saturation and hue, each half of the time."""
-    chance, amount = rng.random(4) < 0.5, rng.uniform(-1, 1, 4)
-    levels = np.arange(256, dtype=np.float32)
-    if chance[0] or chance[1]:
-        curve = levels * (1 + 0.5 * amount[1] * chance[1]) + 32 * amount[0] * chance[0]
-        image = cv2.LUT(image, curve.round().clip(0, 255).astype(np.uint8))
-    if chance[2] or chance[3]:
-        saturation = (levels * (1 + 0.5 * amount[2] * chance[2])).round().clip(0, 255)
-        hue = (levels + round(9 * amount[3] * chance[3])) % 180  # in steps of 2 degrees
-        table = np.stack([hue, saturation, levels], axis=1).astype(np.uint8)
-        hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table[:, None])
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return image
-
-
-def _strong_pipeline() -> Any:
-    """The one place that knows albumentations (2.0.8; imported late: it takes seconds)."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
-    import albumentations as A  # noqa: N812
-
-    worse = [
-        A.GaussianBlur(blur_limit=(3, 5)),
-        A.GaussNoise(std_range=(0.02, 0.08)),
-        A.ImageCompression(quality_range=(30, 80)),
-        A.ToGray(),
-    ]
-    affine = A.Affine(rotate=(-7, 7), shear=(-4, 4), fill=FILL, p=0.5)
-    holes = A.CoarseDropout(
-        num_holes_range=(1, 4),
-        hole_height_range=(0.05, 0.15),
-        hole_width_range=(0.05, 0.15),
-        fill=FILL,
-        p=0.3,
-    )
-    return A.Compose(
-        [affine, A.OneOf(worse, p=0.4), holes],
-        bbox_params=A.BboxParams(
-            format="pascal_voc",
-            label_fields=["rows"],
-            min_visibility=0.25,
-            min_width=_LEAST_SIDE,
-            min_height=_LEAST_SIDE,
-            clip=True,
-        ),
-    )

@@ -23,13 +23,45 @@ Key = tuple[int, int]  # (epoch, index): travels with the request, so workers ne
 
 
 @dataclass
+class Packed:
+    """The targets of a batch, one tensor a name: what is many small tensors moves at once.
+
+    flat: {name: all values in a row}; shapes: {name: the shape of each image's own}.
+    """
+
+    flat: dict[str, Tensor]
+    shapes: dict[str, list[torch.Size]]
+
+    @classmethod
+    def of(cls, targets: Sequence[Mapping[str, Tensor]]) -> Packed:
+        """Targets of the same names."""
+        names = targets[0] if targets else ()
+        return cls(
+            {name: torch.cat([one[name].reshape(-1) for one in targets]) for name in names},
+            {name: [one[name].shape for one in targets] for name in names},
+        )
+
+    def each(self, count: int) -> list[dict[str, Tensor]]:
+        """The targets of ``count`` images: views."""
+        targets: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        for name, flat in self.flat.items():
+            shapes = self.shapes[name]
+            for target, part, shape in zip(
+                targets, flat.split([shape.numel() for shape in shapes]), shapes
+            ):
+                target[name] = part.view(shape)
+        return targets
+
+
+@dataclass
 class Batch:
     """Images of one step on one process.
 
     images: uint8 [B, 3, H, W] RGB, padded right and bottom with zeros to the largest of the
-    batch; sizes: (h, w) before the padding; targets: the tensors of each image by name, as its
-    task has them (``DetectionTarget`` in resized pixels, ``SegmentationTarget``); indices:
-    positions in the list of records; geometries: how each original became its image.
+    batch (in memory [B, H, W, 3], torch's channels_last); sizes: (h, w) before the padding;
+    targets: the tensors of each image by name, as its task has them (``DetectionTarget`` in
+    resized pixels, ``SegmentationTarget``), views of ``packed``; indices: positions in the list
+    of records; geometries: how each original became its image.
     """
 
     images: Tensor
@@ -37,6 +69,7 @@ class Batch:
     targets: list[Any]
     indices: list[int]
     geometries: list[Geometry]
+    packed: Packed | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -54,8 +87,20 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        targets = [{name: move(value) for name, value in t.items()} for t in self.targets]
-        return replace(self, images=move(self.images), targets=targets)
+        packed = self.packed or Packed.of(self.targets)
+        packed = replace(packed, flat={name: move(flat) for name, flat in packed.flat.items()})
+        targets = packed.each(len(self))
+        return replace(self, images=move(self.images), targets=targets, packed=packed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """From a worker the targets come as they are packed: a tensor a name, not an image."""
+        packed = self.packed or Packed.of(self.targets)
+        return {**self.__dict__, "targets": [], "packed": packed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        assert self.packed is not None
+        self.targets = self.packed.each(len(self))
 
 
 class Loaded(NamedTuple):
@@ -117,14 +162,20 @@ def collate(samples: list[_Sample | _Failure]) -> Batch | _Failure:
     loaded = [sample.loaded for sample in good]
     sizes = [(one.image.shape[0], one.image.shape[1]) for one in loaded]
     height, width = (max(side) for side in zip(*sizes))
-    images = torch.zeros((len(good), 3, height, width), dtype=torch.uint8)
-    for row, one, (h, w) in zip(images, loaded, sizes):
-        row[:, :h, :w] = torch.from_numpy(np.ascontiguousarray(one.image)).permute(2, 0, 1)
-    targets = [
-        {name: torch.from_numpy(value) for name, value in one.target.items()} for one in loaded
-    ]
-    geometries = [one.geometry for one in loaded]
-    return Batch(images, sizes, targets, [sample.index for sample in good], geometries)
+    images = torch.empty((len(good), height, width, 3), dtype=torch.uint8)
+    for canvas, one, (h, w) in zip(images.numpy(), loaded, sizes):
+        canvas[:h, :w] = one.image
+        canvas[h:] = 0
+        canvas[:h, w:] = 0
+    packed = Packed.of([{k: torch.from_numpy(v) for k, v in one.target.items()} for one in loaded])
+    return Batch(
+        images=images.permute(0, 3, 1, 2),
+        sizes=sizes,
+        targets=packed.each(len(good)),
+        indices=[sample.index for sample in good],
+        geometries=[one.geometry for one in loaded],
+        packed=packed,
+    )
 
 
 class GlobalBatches(Sampler[list[Key]]):

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.core.structures import Size
+from src.data.boxes.distortion import disturb, photometric
 from src.data.boxes.transforms import BoxTransform, box_transform
 
 GROUND, OBJECT = 60, 250  # grey levels that stay apart through all photometric changes
@@ -184,3 +185,33 @@ def test_pickled_transforms_do_the_same(preset):
     for seed in range(5):
         pairs = zip(transform(image, boxes, labels, seed)[:3], copy(image, boxes, labels, seed)[:3])
         assert all((a == b).all() for a, b in pairs)
+
+
+def test_colours_change_and_grey_stays_grey():
+    """Saturation and hue leave grey alone; brightness and contrast move it as one."""
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    red = np.full((8, 8, 3), (200, 60, 60), np.uint8)
+    levels, reds = set(), set()
+    for seed in range(60):
+        out = photometric(grey, np.random.default_rng(seed))
+        assert np.ptp(out.astype(int)) <= 1
+        levels.add(int(out[0, 0, 0]))
+        reds.add(tuple(photometric(red, np.random.default_rng(seed))[0, 0].tolist()))
+    assert 18 < min(levels) < 60 and 140 < max(levels) < 190
+    assert any(abs(g - b) > 15 for _, g, b in reds)  # the hue turned
+
+
+def test_a_turned_box_is_the_bounds_of_its_pixels():
+    image = np.full((200, 240, 3), GROUND, np.uint8)
+    image[60:140, 80:180] = OBJECT
+    box = np.float32([[80, 60, 180, 140]])
+    turned = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        if np.random.default_rng(seed).random() < 0.5:
+            out, moved, _ = disturb(image, box, np.array([1]), rng)
+            rows, columns = np.nonzero(out.min(axis=2) > 200)
+            seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            if np.abs(moved[0] - box[0]).max() > 3 and len(rows) > 7000:
+                turned += np.abs(moved[0] - seen).max() <= 2.5
+    assert turned > 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -144,6 +146,20 @@ def test_batch_contents(tmp_path):
     assert batch.geometries[0].original == (100, 50) and batch.geometries[0].resized == (60, 30)
     moved = batch.to("cpu")
     assert (moved.images == batch.images).all() and moved.indices == batch.indices
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_moves_in_one_tensor_a_name(records, workers):
+    """Two tiny copies an image would be 64 a batch of 32; and no pixel is permuted on the host."""
+    batch = next(iter(train(records, workers=workers, preset="flip")))
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    moved = batch.to("meta")
+    assert moved.images.is_contiguous(memory_format=torch.channels_last)
+    for part in (batch, moved, pickle.loads(pickle.dumps(batch))):
+        for name in ("boxes", "labels"):
+            roots = {id(target[name]._base) for target in part.targets}
+            assert len(roots) == 1 and len(part.targets) == len(batch)
+    assert [t["boxes"].shape for t in moved.targets] == [t["boxes"].shape for t in batch.targets]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
