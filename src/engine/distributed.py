@@ -202,13 +202,14 @@ def shard_like(value: Tensor, target: Tensor) -> Tensor:
     )
 
 
-def _running() -> bool:
+def several() -> bool:
+    """Whether several processes have been brought together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def gather_objects(value: T) -> list[T]:
     """Every process's value, by rank, on every process; [value] when there is one process."""
-    if not _running():
+    if not several():
         return [value]
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
@@ -222,7 +223,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     divided by their global count.
     """
     value = value.detach()
-    if not _running():
+    if not several():
         return value
     value = value.to(torch.float32).clone()
     dist.all_reduce(value)
@@ -231,7 +232,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any process says so (collective)."""
-    if not _running():
+    if not several():
         return flag
     flags = torch.tensor(int(flag), device=device)
     dist.all_reduce(flags, op=dist.ReduceOp.MAX)
@@ -246,6 +247,6 @@ def synchronise_norms(model: nn.Module) -> None:
 
 def broadcast_buffers(model: nn.Module) -> None:
     """Rank 0's buffers (batch-norm statistics) on every process."""
-    if _running():
+    if several():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)

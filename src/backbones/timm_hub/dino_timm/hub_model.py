@@ -18,6 +18,12 @@ class HubModel(nn.Module):
 
         return convert(self, state)
 
+    def official_state(self) -> dict[str, Tensor]:
+        """All weights in Meta's names and layout (see official.official_state)."""
+        from .official import official_state
+
+        return official_state(self)
+
     def load_weights(self, state: dict[str, Tensor]) -> None:
         """Load Meta's names or this model's own, strictly; ValueError names what does not fit."""
         from .loading import load_weights

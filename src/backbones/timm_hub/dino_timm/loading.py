@@ -19,8 +19,14 @@ def load_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
     Raises ValueError with the names that are missing, left over or of another shape.
     """
     own = model.state_dict()
+    if "mask_token" in state and hasattr(model, "learn_mask_token"):
+        model.file_mask_token = state["mask_token"]
     ours = any(key.startswith("model.") for key in state)
-    converted = state if ours else convert(model, state)
+    converted = dict(state) if ours else convert(model, state)
+    if "mask_token" in own:
+        converted["mask_token"] = state.get("mask_token", own["mask_token"])
+    else:
+        converted.pop("mask_token", None)
     missing, extra = sorted(set(own) - set(converted)), sorted(set(converted) - set(own))
     shapes = [
         f"{key} {tuple(converted[key].shape)} instead of {tuple(own[key].shape)}"

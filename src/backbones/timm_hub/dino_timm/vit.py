@@ -33,6 +33,19 @@ class TimmViT(HubModel):
         self.antialias = antialias
         self._places: dict[tuple, Tensor] = {}  # rotary positions by grid, as they were made
         self.n_blocks = len(model.blocks)
+        # Only pretraining has use for it: see learn_mask_token. Without it checkpoints stay as
+        # they are, and no parameter goes without a gradient.
+        self.mask_token: nn.Parameter | None = None
+        self.file_mask_token: Tensor | None = None  # [1, C], what the weight file held
+
+    def learn_mask_token(self) -> None:
+        """Make the token that masked patches show to ``forward_features`` a parameter: that of
+        the weight file that was loaded, else zeros, as in the official code."""
+        if self.mask_token is None:
+            value = self.file_mask_token
+            if value is None:
+                value = torch.zeros(1, self.embed_dim)
+            self.mask_token = nn.Parameter(value.detach().clone().float())
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -44,11 +57,23 @@ class TimmViT(HubModel):
         """The final layer norm."""
         return self.model.norm
 
-    def tokens(self, x: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-        """Image -> (tokens [B, 1 + registers + h * w, C] before block 0, rope, (h, w))."""
+    def tokens(
+        self, x: Tensor, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+        """Image -> (tokens [B, 1 + registers + h * w, C] before block 0, rope, (h, w)).
+
+        masks: bool [B, h * w]: patches that show the mask token instead.
+        """
         p = self.patch_size
         h, w = x.shape[-2] // p, x.shape[-1] // p
         x = self.model.patch_embed(x[..., : h * p, : w * p])
+        if self.mask_token is not None:
+            # Without masks as well, so that it always has a gradient (DDP waits for it).
+            masks = (
+                x.new_zeros(x.shape[:1] + (h * w,), dtype=torch.bool) if masks is None else masks
+            )
+            masks = masks.view(-1, h, w, 1)
+            x = torch.where(masks, self.mask_token.to(x.dtype), x)
         if self.rope is not None:
             patches = x.flatten(1, 2)
             prefix = [self.model.cls_token, self.model.reg_token]
@@ -103,8 +128,10 @@ class TimmViT(HubModel):
             grid = F.interpolate(grid, scale_factor=factors, mode="bicubic")
         return grid.permute(0, 2, 3, 1).flatten(1, 2).to(positions.dtype)
 
-    def _run_blocks(self, x: Tensor, keep: Sequence[int]) -> tuple[list[Tensor], tuple[int, int]]:
-        tokens, rope, grid = self.tokens(x)
+    def _run_blocks(
+        self, x: Tensor, keep: Sequence[int], masks: Tensor | None = None
+    ) -> tuple[list[Tensor], tuple[int, int]]:
+        tokens, rope, grid = self.tokens(x, masks)
         kept = []
         for index, block in enumerate(self.model.blocks):
             tokens = block(tokens) if rope is None else block(tokens, rope=rope)
@@ -149,10 +176,13 @@ class TimmViT(HubModel):
         return tuple(zip(*columns))
 
     def forward_features(self, x: Tensor, masks: Tensor | None = None) -> dict[str, Tensor | None]:
-        """The official dictionary: normalised class [B, C], register and patch tokens."""
-        if masks is not None:
-            raise ValueError("the bundled hub has no mask token; use a clone of the official code")
-        (prenorm,), _ = self._run_blocks(x, [self.n_blocks - 1])
+        """The official dictionary: normalised class [B, C], register and patch tokens.
+
+        masks: bool [B, h * w], patches that show the mask token (after ``learn_mask_token``).
+        """
+        if masks is not None and self.mask_token is None:
+            raise ValueError("masks need a mask token: call learn_mask_token() first")
+        (prenorm,), _ = self._run_blocks(x, [self.n_blocks - 1], masks)
         tokens = self.model.norm(prenorm)
         first = 1 + self.n_storage_tokens
         return {
@@ -161,7 +191,7 @@ class TimmViT(HubModel):
             "x_norm_regtokens": tokens[:, 1:first],
             "x_norm_patchtokens": tokens[:, first:],
             "x_prenorm": prenorm,
-            "masks": None,
+            "masks": masks,
         }
 
 
