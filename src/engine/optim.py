@@ -70,7 +70,8 @@ def build_optimizer(
     *,
     scaled: bool = False,
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD (momentum 0.9, Nesterov) over the groups; each keeps its ``initial_lr``.
+    """AdamW or SGD (momentum 0.9, Nesterov) over the groups; each keeps its ``initial_lr``
+    and ``initial_weight_decay``.
 
     AdamW is fused where torch can: measured on 2 CPU threads, 21 M parameters: 15 ms a step
     against 40 (loop) and 295 (foreach). scaled: whether the loss is (fp16).
@@ -82,6 +83,7 @@ def build_optimizer(
             "lr": group.lr,
             "initial_lr": group.lr,
             "weight_decay": group.weight_decay,
+            "initial_weight_decay": group.weight_decay,
             "label": group.label,
         }
         for group in groups

@@ -1,1 +1,1 @@
-"""Self-distillation on one's own images (DINO, iBOT, KoLeo, Gram), and distillation into small models."""
+"""Self-distillation on one's own images (DINO, iBOT, KoLeo, Gram); distillation to small models."""
