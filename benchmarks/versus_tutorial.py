@@ -215,16 +215,20 @@ class Bench:
         return ["benchmarks.our_driver", "train", path, o.limit, *flags]
 
     def _plain_recipe(self) -> list[Any]:
-        """Flags that put back to their defaults what the YAML's TRAIN mapping sets."""
+        """Flags that put back what our defaults and the YAML's TRAIN mapping do beyond theirs."""
         from src.core.config import load_yaml
         from src.detection.settings import TrainDetection
+        from src.engine.settings import TrainingOptions
 
         given = {"lr", "optimizer", "head", "epochs", "batch", "fine_tune", "model_name", "imgsz"}
+        recipe = {
+            str(key).replace("-", "_") for key in load_yaml(self.options.config).get("TRAIN", {})
+        }
+        ours, plain = TrainDetection.model_fields, TrainingOptions.model_fields
+        recipe |= {name for name in plain if ours[name].default != plain[name].default}
         flags: list[Any] = []
-        for key in load_yaml(self.options.config).get("TRAIN", {}):
-            name = str(key).replace("-", "_")
-            if name not in given:
-                flags += [f"--{name.replace('_', '-')}", TrainDetection.model_fields[name].default]
+        for name in sorted(recipe - given - {"out_dir", "backbone_lr", "FINE_TUNE"}):
+            flags += [f"--{name.replace('_', '-')}", {**ours, **plain}[name].default]
         return flags
 
     def _theirs(self, path: Path, script: str, flags: list[Any]) -> list[Any]:

@@ -22,6 +22,17 @@ def test_detection_configs_parse_with_their_recipes(path):
     assert len(options.dataset.names) > 1
 
 
+@pytest.mark.parametrize("name", ["voc", "coco"])
+def test_detection_recipes_for_frozen_and_tuned_backbones(name):
+    words = ["--config", str(PROJECT / "detection_configs" / f"{name}.yaml")]
+    frozen = cli.parse(TrainDetection, words)
+    tuned = cli.parse(TrainDetection, [*words, "--fine-tune", "--lr", "2e-4"])
+    assert (frozen.lr, frozen.backbone_lr, frozen.layer_decay) == (1e-3, None, 1)
+    assert (tuned.lr, tuned.backbone_lr, tuned.layer_decay) == (2e-4, 5e-5, 0.8)
+    assert tuned.epochs > frozen.epochs
+    assert tuned.ema == frozen.ema > 0.999
+
+
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.name)
 def test_no_absolute_paths(path):
     assert load_yaml(path)

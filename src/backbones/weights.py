@@ -9,7 +9,7 @@ from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.errors import UserError
 from ..core.paths import weights_folder
@@ -58,6 +58,13 @@ def read_weights(path: Path, spec: BackboneSpec) -> dict[str, Tensor]:
             f"a backbone checkpoint of its own ({spec.description}){remedy}"
         )
     return state
+
+
+def looks_random(model: nn.Module) -> bool:
+    """Whether a network was never trained: the biases of its norms are 0, as they start."""
+    named = model.named_parameters()
+    biases = [p.detach() for name, p in named if re.search(r"norm.*\.bias$", name)]
+    return not any(bool(bias.any()) for bias in biases)
 
 
 def why_unreadable(path: Path, error: Exception) -> str:

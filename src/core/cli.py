@@ -137,8 +137,8 @@ def build_parser(
 def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None = None) -> C:
     """Read flags (and the YAML that ``--config`` names) into a settings object.
 
-    Precedence: flags, then the YAML's ``TRAIN:`` mapping, then the defaults. All mistakes of
-    both come in one UserError.
+    Precedence: flags, then the YAML's ``TRAIN:`` mapping (with --fine-tune its own
+    ``FINE_TUNE:`` mapping first), then the defaults. All mistakes come in one UserError.
     """
     parser = build_parser(settings, prog)
     words = list(sys.argv[1:] if argv is None else argv)

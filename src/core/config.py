@@ -29,7 +29,8 @@ class Settings(BaseModel):
 
 class CommandSettings(Settings):
     """Settings of a command. ``dataset_class`` set: ``--config`` names a YAML that is read into
-    the field ``dataset``, and whose ``TRAIN:`` mapping gives defaults for the flags."""
+    the field ``dataset``, and whose ``TRAIN:`` mapping gives defaults for the flags (and
+    in it ``FINE_TUNE:`` others, for --fine-tune)."""
 
     dataset_class: ClassVar[type[Settings] | None] = None
     dataset: Any = None
@@ -148,8 +149,9 @@ def combine(
 ) -> C:
     """Settings of a command from the options given and the YAML that its ``config`` names.
 
-    Precedence: the options, then the YAML's ``TRAIN:`` mapping, then the defaults. sources:
-    option -> how the user wrote it. All mistakes come in one UserError.
+    Precedence: the options, then the YAML's ``TRAIN:`` mapping (with fine_tune its own
+    ``FINE_TUNE:`` mapping first), then the defaults. sources: option -> how the user wrote it.
+    All mistakes come in one UserError.
     """
     sources = dict(sources or {})
     values: dict[str, Any] = dict(given)
@@ -157,12 +159,10 @@ def combine(
         named = given.get("config") or settings.model_fields["config"].default
         path = Path(named or "(no --config)")
         content = load_yaml(path) if named else {}
-        recipe = content.pop("TRAIN", None) or {}
-        if not isinstance(recipe, dict):
-            raise UserError(
-                f"{path}: TRAIN must be a mapping of options, e.g. 'TRAIN: {{lr: 1e-4}}'"
-            )
-        recipe = {str(key).replace("-", "_"): value for key, value in recipe.items()}
+        recipe = _recipe(content, "TRAIN", path)
+        tuned = _recipe(recipe, "FINE_TUNE", path)
+        if {**recipe, **given}.get("fine_tune"):
+            recipe |= tuned
         for name in recipe:
             sources.setdefault(name, f"{path}: TRAIN")
         values = {**recipe, **given}
@@ -180,6 +180,14 @@ def combine(
         if faults:
             raise UserError("mistakes in the configuration:\n" + "\n".join(faults))
     return validate(settings, values, "the options", sources)
+
+
+def _recipe(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """Take the options that the YAML gives under ``key`` out of its content."""
+    recipe = content.pop(key, None) or {}
+    if not isinstance(recipe, dict):
+        raise UserError(f"{path}: {key} must be a mapping of options, e.g. '{key}: {{lr: 1e-4}}'")
+    return {str(name).replace("-", "_"): value for name, value in recipe.items()}
 
 
 def choices_of(annotation: Any) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import model_validator
+
 from ..backbones.settings import BackboneOptions, ModelSummary
 from ..core.config import CommandSettings, Settings, Sides, option
 from ..data.boxes.settings import BoxDataset, BoxFolders
@@ -13,13 +15,15 @@ from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
 from ..predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
-HEADS = ("ssd", "retinanet", "fcos", "deimv2")
+HEADS = ("atss", "ssd", "retinanet", "fcos", "deimv2")
 
 
 class DetectionModelOptions(BackboneOptions):
     """Detection model."""
 
-    head: Literal["ssd", "retinanet", "fcos", "deimv2"] = option("retinanet", help="detection head")
+    head: Literal["atss", "ssd", "retinanet", "fcos", "deimv2"] = option(
+        "retinanet", help="detection head"
+    )
     imgsz: Sides = option(
         [640, 640], help="width and height of the model's input (one number: both)"
     )
@@ -42,10 +46,37 @@ class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheO
         flags=["-c"],
         help="dataset YAML (detection_configs/)",
     )
+    lr: float = option(1e-3, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")
+    backbone_lr: float | None = option(
+        None,
+        gt=0,
+        help="learning rate of the backbone under --fine-tune (default: that of --lr where it is "
+        "named; else a tenth of it for trained weights, the whole for random ones)",
+    )
+    weight_decay: float = option(0.05, ge=0, help="weight decay (none on norms and biases)")
+    schedule: Literal["multistep", "cosine", "flat-cosine"] = option(
+        "cosine",
+        help="learning rate: divided by 10 at --scheduler-epochs (the default where they are "
+        "named), cosine to 0, or flat for the first half and then cosine",
+    )
+    warmup_epochs: float = option(0.5, ge=0, help="epochs of linear warm-up")
+    clip: float = option(5.0, ge=0, help="largest gradient norm; 0 = no clipping")
+    ema: float = option(
+        0.999,
+        ge=0,
+        lt=1,
+        help="decay of the moving average of the weights (less in the first steps); 0 = none",
+    )
     augment: Literal["none", "flip", "ssd", "strong"] = option("flip", help="augmentation preset")
     nms: float = option(0.45, gt=0, le=1, help="IoU above which the weaker of two boxes goes")
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
     out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")
+
+    @model_validator(mode="after")
+    def _steps_where_named(self) -> TrainDetection:
+        if "scheduler_epochs" in self.model_fields_set and "schedule" not in self.model_fields_set:
+            self.schedule = "multistep"
+        return self
 
 
 class DetectionModelSummary(ModelSummary, DetectionModelOptions):

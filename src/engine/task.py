@@ -111,6 +111,7 @@ class TrainingTask(Generic[Options]):
         self.read()
         seed_everything(options.seed)
         model = self.build_model()
+        options = self.options  # a task may fill in what suits the model
         say_size(model)
         loaders = self.loaders(model)
         if self.wants_samples():

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...core.registry import Registry
+from .atss import ATSS
 from .base import Detector, Parts
 from .deimv2 import Deimv2
 from .fcos import FCOS
@@ -13,5 +14,6 @@ from .retinanet import RetinaNet
 from .ssd import SSD
 
 HEAD_BUILDERS: Registry[Callable[[Parts], Detector]] = Registry(
-    "detection head", {"ssd": SSD, "retinanet": RetinaNet, "fcos": FCOS, "deimv2": Deimv2}
+    "detection head",
+    {"atss": ATSS, "ssd": SSD, "retinanet": RetinaNet, "fcos": FCOS, "deimv2": Deimv2},
 )
