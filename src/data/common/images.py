@@ -22,7 +22,10 @@ _LONGEST = 4  # times --imgsz
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height
 
 # What cv2 has to say about a bad file is said by the UserError instead.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+    cv2.setLogLevel(0)
+else:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def read_image(path: str | Path) -> np.ndarray:
