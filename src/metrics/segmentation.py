@@ -18,6 +18,7 @@ from ..core.structures import IGNORE
 
 # Boundaries meet within this share of the image's diagonal (Csurka et al., BMVC 2013).
 TOLERANCE = 0.0075
+RING = 4  # pixels: void no wider than twice this is a ring on a boundary (VOC's has about five)
 
 
 @dataclass(frozen=True)
@@ -152,14 +153,14 @@ def _f_scores(counts: np.ndarray) -> np.ndarray:
 
 
 def _boundary_counts(prediction: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    """[4, C] as in ``SegmentationMetric.boundary``; ignored pixels have no boundary."""
+    """[4, C] as in ``SegmentationMetric.boundary``."""
     radius = max(1, round(TOLERANCE * math.hypot(*truth.shape)))
     near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     counts = np.zeros((4, classes), np.int64)
-    known = truth != IGNORE
+    prediction, truth, known = _without_rings(prediction, truth, max(radius, RING))
     for index in np.union1d(np.unique(prediction[known]), np.unique(truth[known])).tolist():
-        ours = _boundary((prediction == index) & known)
-        theirs = _boundary((truth == index) & known)
+        ours = _boundary(prediction == index, known)
+        theirs = _boundary(truth == index, known)
         counts[:, index] = (
             ours.sum(),
             (ours & cv2.dilate(theirs, near)).sum(),
@@ -169,12 +170,32 @@ def _boundary_counts(prediction: np.ndarray, truth: np.ndarray, classes: int) ->
     return counts
 
 
-def _boundary(region: np.ndarray) -> np.ndarray:
-    """uint8 [H, W]: pixels of the region that have a neighbour (of 4) outside it.
+def _without_rings(
+    prediction: np.ndarray, truth: np.ndarray, reach: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both maps with void filled from the nearest labelled pixel, and bool [H, W]: what counts.
+
+    VOC draws a ring of void round every object: the boundary is somewhere in it, and where two
+    classes meet in the middle of it after the filling. Void further than ``reach`` pixels from a
+    label has no boundary, neither within nor at its rim.
+    """
+    void = truth == IGNORE
+    if not void.any() or void.all():
+        return prediction, truth, ~void
+    distance, labels = cv2.distanceTransformWithLabels(
+        void.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    place = np.zeros(labels.max() + 1, np.int64)  # label -> flat index of its pixel
+    place[labels[~void]] = np.flatnonzero(~void)
+    nearest = place[labels]
+    return prediction.ravel()[nearest], truth.ravel()[nearest], distance <= reach
+
+
+def _boundary(region: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """uint8 [H, W]: known pixels of the region that have a known neighbour (of 4) outside it.
 
     The edge of the image is no boundary.
     """
-    region = region.astype(np.uint8)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    inner = cv2.erode(region, cross, borderType=cv2.BORDER_REPLICATE)
-    return region & (1 - inner)
+    outside = cv2.dilate((known & ~region).astype(np.uint8), cross)
+    return (region & known).astype(np.uint8) & outside

@@ -52,11 +52,13 @@ def dice(logits: Tensor, masks: Tensor) -> Tensor:
     """1 - Dice of the probabilities, mean over the classes that the batch has
     (https://arxiv.org/abs/1606.04797)."""
     known = masks != IGNORE
-    truth = F.one_hot(masks.where(known, 0), logits.shape[1]).movedim(-1, 1) * known[:, None]
+    classes = torch.arange(logits.shape[1], device=masks.device)[:, None, None]
+    truth = masks[:, None] == classes  # a byte a pixel and class; IGNORE is no class
     probabilities = logits.softmax(1) * known[:, None]
     shared = (probabilities * truth).sum((0, 2, 3))
-    total = (probabilities + truth).sum((0, 2, 3))
-    present = truth.sum((0, 2, 3)) > 0
+    pixels = truth.sum((0, 2, 3))
+    total = probabilities.sum((0, 2, 3)) + pixels
+    present = pixels > 0
     loss = 1 - (2 * shared + 1) / (total + 1)
     return (loss * present).sum() / present.sum().clamp(min=1)
 

@@ -79,3 +79,27 @@ def test_boundary_f_sees_what_iou_hardly_does() -> None:
     assert scores["near"].flat()["boundary_F"] == 1
     assert scores["ragged"].iou[1] > 0.98
     assert scores["ragged"].flat()["boundary_F"] < 0.9
+
+
+def boundary_f(found: np.ndarray, truth: np.ndarray) -> float:
+    return measure([(found, truth)], 2, boundary=True).compute().flat()["boundary_F"]
+
+
+def test_void_is_no_boundary_to_be_rewarded_for() -> None:
+    """VOC's ring of void hides the boundary and does not make one."""
+    plain = np.zeros((120, 120), np.uint8)
+    plain[30:90, 30:90] = 1
+    ringed = plain.copy()
+    ringed[27:93, 27:93] = IGNORE
+    ringed[33:87, 33:87] = 1
+    everywhere, shifted = np.ones_like(plain), np.roll(plain, 12, axis=0)
+    for truth in (plain, ringed):
+        assert boundary_f(everywhere, truth) == 0
+        assert boundary_f(plain, truth) == 1
+        assert boundary_f(shifted, truth) < 0.75
+    sea = plain.copy()
+    sea[:, 60:] = IGNORE  # half of the image is void: whatever is said of it, and at its rim
+    other = plain.copy()
+    other[:, 70:] = 1
+    assert boundary_f(plain, sea) == boundary_f(other, sea) == 1
+    assert np.isnan(boundary_f(plain, np.full_like(plain, IGNORE)))

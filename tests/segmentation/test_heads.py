@@ -11,6 +11,7 @@ from src.segmentation.heads.registry import HEAD_BUILDERS
 from src.segmentation.losses import PixelLoss, cross_entropy, dice, lovasz
 from src.segmentation.model import build_segmenter
 from src.segmentation.settings import HEADS
+from tests.counting import Largest
 
 BACKBONES = ("dinov3_vitt16", "dinov3_convnext_atto")
 
@@ -110,3 +111,10 @@ def test_one_tiny_image_can_be_trained_on(head) -> None:
     image, mask = quadrants(32, 32)
     losses = model([image], [{"mask": mask}])
     assert all(term.isfinite() for term in losses.values())
+
+
+def test_dice_takes_a_byte_a_pixel_and_class() -> None:
+    logits, masks = torch.randn(2, 40, 24, 24), torch.randint(0, 40, (2, 24, 24))
+    with Largest() as largest:
+        dice(logits, masks)
+    assert largest.bytes <= logits.nbytes  # of one-hot integers: twice this

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from src.core.structures import Geometry, Size
-from src.segmentation.evaluation import class_map
+from src.segmentation.evaluation import MOST_VALUES, class_map
 from src.segmentation.inference import Averaged, starts
+from tests.counting import Largest
 
 
 class Colours(nn.Module):
@@ -81,3 +82,13 @@ def test_class_map_is_in_original_pixels() -> None:
     found = class_map(logits, Geometry(Size(60, 41), Size(6, 4)))
     assert found.dtype == torch.uint8 and found.shape == (41, 60)
     assert (found[:, :29] == 0).all() and (found[:, 31:] == 1).all()
+
+
+def test_many_classes_of_a_large_image_are_not_there_at_once() -> None:
+    logits = torch.randn(60, 30, 40)
+    geometry = Geometry(Size(1000, 750), Size(40, 30))
+    with Largest() as largest:
+        found = class_map(logits, geometry)
+    whole = nn.functional.interpolate(logits[None], (750, 1000), mode="bilinear")[0]
+    assert (found == whole.argmax(0)).all()
+    assert largest.bytes <= 4 * MOST_VALUES < whole.nbytes
