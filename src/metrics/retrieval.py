@@ -44,43 +44,61 @@ def retrieval_scores(
     so that neither the best nor the worst case of a tie counts.
     """
     rng = np.random.default_rng(0)
-    sums = _Sums(ks)
+    sums = _Sums(ks, len(gallery) - leave_one_out)
     for start in range(0, len(queries), block):
         rows = np.arange(start, min(start + block, len(queries)))
-        scores = queries[rows] @ gallery.T
-        if leave_one_out:
-            scores[np.arange(len(rows)), rows] = -np.inf
-        order = np.lexsort((rng.random(scores.shape, np.float32), -scores))
-        relevant = gallery_labels[order] == query_labels[rows][:, None]
-        sums.add(relevant[:, :-1] if leave_one_out else relevant)
+        for row, scores in zip(rows, queries[rows] @ gallery.T):
+            relevant = gallery_labels == query_labels[row]
+            others = ~relevant
+            if leave_one_out:
+                relevant[row] = False
+            sums.add(ranks_of(scores[relevant], scores[others], rng))
     return sums.scores()
+
+
+def ranks_of(right: np.ndarray, wrong: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Ranks int64 [R] from 1, ascending, of the scores ``right`` [R] among these and ``wrong``
+    [W]; equal scores in a random order. Only ``right`` is sorted."""
+    ascending = np.sort(right)
+    below = np.searchsorted(ascending, wrong)  # of the right ones, how many score less
+    equal = wrong == ascending[np.minimum(below, len(right) - 1)] if len(right) else wrong > wrong
+    # A wrong one with equals stands behind a random number of them.
+    ends = np.searchsorted(ascending, wrong[equal], side="right")
+    begins = below[equal]
+    for begin in np.unique(begins):
+        mine = begins == begin
+        tied = int(ends[mine][0] - begin)
+        order = rng.permutation(tied + int(mine.sum()))  # the places of the tied right ones first
+        places = np.sort(order[:tied])
+        begins[mine] = begin + np.searchsorted(places, order[tied:])
+    below[equal] = begins
+    above = np.cumsum(np.bincount(below, minlength=len(right) + 1)[::-1])[::-1][1:]
+    return (above + len(right) - np.arange(len(right)))[::-1]
 
 
 class _Sums:
     """Sums over the queries."""
 
-    def __init__(self, ks: Sequence[int]) -> None:
+    def __init__(self, ks: Sequence[int], count: int) -> None:
+        self.count = count  # ranks of a query
+        self.harmonic = float((1 / np.arange(1, count + 1)).sum())
         self.recall = dict.fromkeys(ks, 0.0)
         self.chance = dict.fromkeys(ks, 0.0)
         self.ap = self.chance_ap = 0.0
         self.queries = self.alone = 0
 
-    def add(self, relevant: np.ndarray) -> None:
-        """relevant: bool [queries, ranks], best first."""
-        positive = relevant.sum(1)
-        self.alone += int((positive == 0).sum())
-        relevant, positive = relevant[positive > 0], positive[positive > 0]
-        count = relevant.shape[1]
-        ranks = np.arange(1, count + 1)
-        precision = np.cumsum(relevant, axis=1) / ranks
-        self.ap += float(((precision * relevant).sum(1) / positive).sum())
-        self.queries += len(relevant)
-        harmonic = float((1 / ranks).sum())
-        for found in positive:
-            self.chance_ap += chance_average_precision(int(found), count, harmonic)
+    def add(self, ranks: np.ndarray) -> None:
+        """A query's: the ranks of its right answers, from 1, ascending."""
+        found = len(ranks)
+        if not found:
+            self.alone += 1
+            return
+        self.queries += 1
+        self.ap += float((np.arange(1, found + 1) / ranks).mean())
+        self.chance_ap += chance_average_precision(found, self.count, self.harmonic)
         for k in self.recall:
-            self.recall[k] += float(relevant[:, :k].any(1).sum())
-            self.chance[k] += sum(chance_recall(int(found), count, k) for found in positive)
+            self.recall[k] += float(ranks[0] <= k)
+            self.chance[k] += chance_recall(found, self.count, k)
 
     def scores(self) -> RetrievalScores:
         """The means."""

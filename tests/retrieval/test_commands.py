@@ -24,6 +24,7 @@ from src.retrieval.settings import (
     SearchOptions,
 )
 from src.retrieval.store import description_file, exclusive, load_index
+from tests.counting import calls
 from tests.features.drawn import COLOURS, TINY, draw_classes, picture
 
 
@@ -178,10 +179,47 @@ def test_pairs_by_blocks_are_all_pairs(monkeypatch):
     x = rng.normal(size=(300, 6)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     wanted = {(int(i), int(j)) for i, j in np.argwhere(np.triu(x @ x.T >= 0.9, 1))}
-    assert set(similar_pairs(x, 0.9)) == wanted
+    assert pairs_of(x, 0.9) == wanted
     monkeypatch.setattr("src.retrieval.duplicates.EXACT_LIMIT", 10)
-    assert len(set(similar_pairs(x, 0.9)) & wanted) >= 0.99 * len(wanted)
-    assert group(6, iter([(4, 5), (0, 2), (2, 3)])) == [[0, 2, 3], [4, 5]]
+    assert len(pairs_of(x, 0.9) & wanted) >= 0.99 * len(wanted)
+    assert pairs_of(x, 0.9) <= wanted
+    blocks = [np.array([(4, 5), (0, 2)]), np.zeros((0, 2), int), np.array([(2, 3)])]
+    assert group(6, blocks) == [[0, 2, 3], [4, 5]]
+
+
+def pairs_of(x: np.ndarray, threshold: float, kind=None) -> set[tuple[int, int]]:
+    return {tuple(pair) for block in similar_pairs(x, threshold, kind) for pair in block.tolist()}
+
+
+def test_copies_are_found_by_an_index_that_stores_less_exact_vectors():
+    """Above 3 million images: a byte for four numbers, whose scores fall short of the cosines."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 64)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    found = pairs_of(np.concatenate([x, x]), 0.95, "pq")
+    assert found == {(i, i + 3000) for i in range(3000)}
+
+
+def test_equal_vectors_are_grouped_without_a_loop_over_their_pairs():
+    x = np.ones((1000, 1), np.float32)
+    with calls() as counted:
+        groups = group(1000, similar_pairs(x, 0.95))
+    assert [len(g) for g in groups] == [1000]
+    assert sum(counted.values()) < 5000  # of half a million pairs
+
+
+def test_features_that_cannot_tell_pictures_apart_say_so(tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = draw_classes(tmp_path / "in", 3)
+    options = {**TINY, "input": str(folder / "*" / "*.png"), "out_dir": tmp_path / "out"}
+    assert run_duplicates(DuplicatesOptions(**options, threshold=-0.9)) == 0
+    said = [record.message for record in caplog.records]
+    warned = next(i for i, line in enumerate(said) if "12 of 12 pictures are one group" in line)
+    assert warned < next(i for i, line in enumerate(said) if "groups of near-duplicates" in line)
+    spread = json.loads((tmp_path / "out" / "duplicates.json").read_text())["cosines"]
+    assert -0.9 < spread["5%"] < spread["50%"] < spread["95%"] <= 1
+    assert run_duplicates(DuplicatesOptions(**options, threshold=1)) == 0
+    assert "one group" not in "".join(record.message for record in caplog.records[len(said) :])
 
 
 @pytest.mark.parametrize("model_name", ["dinov3_convnext_atto", "dinov3_vitt16"])
