@@ -8,9 +8,28 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import UserError
+
+
+class Stamp(NamedTuple):
+    """What tells a file from what it was before: bytes, and the times (ns) when it was written and
+    when it was last changed; the latter moves when a program sets the former back. (-1, 0, 0): no
+    such file."""
+
+    size: int
+    written: int
+    changed: int
+
+    @classmethod
+    def of(cls, path: str | Path) -> Stamp:
+        """The file as it is now."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return cls(-1, 0, 0)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Rows of features on disk that outlive a run: what a frozen backbone said of each image.
 
 A folder holds ``about.json`` (all that the rows depend on beside the pictures), ``table.bin`` (a
-key, a checksum and the shapes of each row) and ``rows.bin`` (rows of one length, memory-mapped for
-reading). A row is written before its entry in the table, and the checksum covers it: a kill at any
-moment leaves whole rows, or rows that are seen to be damaged and made again.
+key, a checksum and the shapes of each row) and ``rows.bin`` (rows of one length). A row is written
+before its entry in the table, and the checksum covers it: a kill at any moment leaves whole rows,
+or rows that are seen to be damaged and made again.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ import logging
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import require_writable, write_json
+from .digests import locked
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _ALIGN = 8
 
 
@@ -44,6 +43,15 @@ class Entry:
         """Room in a row."""
         size = math.prod(self.shape) * np.dtype(self.dtype).itemsize
         return -(-size // _ALIGN) * _ALIGN
+
+
+class Part(NamedTuple):
+    """Where an array lies in a row: first and last + 1 of its bytes, its type and shape."""
+
+    start: int
+    stop: int
+    dtype: str
+    shape: tuple[int, ...]
 
 
 class FeatureCache:
@@ -79,12 +87,9 @@ class FeatureCache:
             [("key", "V16"), ("whole", "<u4"), ("crc", "<u4"), ("shapes", "<u4", (axes,))]
         )
         require_writable(root)
-        with _locked(root):
+        with locked(root):
             self._table = self._open()
             self._slots = self._find(keys)
-        self._rows = np.memmap(
-            self._rows_path, np.uint8, "r", shape=(len(self._table), self.row_bytes)
-        )
         self._checked = np.zeros(len(self._table), bool)
         self._files = [
             path.open("rb+", buffering=0) for path in (self._rows_path, self._table_path)
@@ -195,81 +200,42 @@ class FeatureCache:
         self._table[slot] = new
         self._checked[slot] = True
 
-    def read(self, row: int) -> dict[str, np.ndarray] | None:
-        """The arrays of a row by name (copies); None when it is not there, or damaged (told).
+    def read_into(self, row: int, room: memoryview) -> dict[str, Part] | None:
+        """Read a row's bytes, in one piece, into ``room`` [row_bytes]; where its arrays lie there.
 
-        The checksum is compared when this process reads a row for the first time.
+        None when it is not there, or damaged (told). The checksum is compared when this process
+        reads a row for the first time. May be called by several threads.
         """
         slot = int(self._slots[row])
-        entry_of_row = self._table[slot]
-        if not entry_of_row["whole"]:
+        about = self._table[slot].copy()
+        if not about["whole"]:
             return None
-        raw = self._rows[slot]
+        with self._rows_path.open("rb", buffering=0) as file:
+            file.seek(slot * self.row_bytes)
+            read = file.readinto(room)
         if not self._checked[slot]:
-            shape_sum = zlib.crc32(entry_of_row["shapes"].tobytes())
-            if zlib.crc32(raw, shape_sum) != int(entry_of_row["crc"]):
+            shape_sum = zlib.crc32(about["shapes"].tobytes())
+            if read != self.row_bytes or zlib.crc32(room, shape_sum) != int(about["crc"]):
                 log.warning("the feature cache %s has a damaged row: made again", self.folder)
                 self._table["whole"][slot] = 0
                 return None
             self._checked[slot] = True
-        shapes = entry_of_row["shapes"].tolist()
-        arrays, start = {}, 0
+        shapes = about["shapes"].tolist()
+        parts, start = {}, 0
         for name, entry in self.entries.items():
             shape, shapes = tuple(shapes[: len(entry.shape)]), shapes[len(entry.shape) :]
             size = math.prod(shape) * np.dtype(entry.dtype).itemsize
-            part = np.array(raw[start : start + size])
-            arrays[name] = part.view(entry.dtype).reshape(shape)
+            parts[name] = Part(start, start + size, entry.dtype, shape)
             start += entry.bytes
-        return arrays
+        return parts
 
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time (where the system has flock; Windows trains with one process)."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def content_digests(
-    records: Sequence[Any], content: Callable[[Any], Sequence[Path | str]], workers: int = 4
-) -> list[bytes]:
-    """A digest of all that a record says.
-
-    content: its files (whose bytes are read) and, as strings, what else there is. Raises
-    UserError for a file that cannot be read.
-    """
-
-    def digest(record: Any) -> bytes:
-        state = hashlib.blake2b(digest_size=16)
-        for part in content(record):
-            try:
-                data = part.encode() if isinstance(part, str) else part.read_bytes()
-            except OSError as error:
-                raise UserError(f"cannot read {part}: {error.strerror or error}") from None
-            state.update(len(data).to_bytes(8, "little") + data)
-        return state.digest()
-
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(digest, records))
-
-
-def row_keys(digests: Sequence[bytes], views: Sequence[str]) -> list[bytes]:
-    """Keys of the rows: for each view (a word on how it is made), one for each record.
-
-    Records of the same content have rows of their own.
-    """
-    keys = []
-    for view in views:
-        seen: dict[bytes, int] = {}
-        for digest in digests:
-            seen[digest] = seen.get(digest, 0) + 1
-            state = hashlib.blake2b(digest, digest_size=16)
-            state.update(f"{seen[digest]}|{view}".encode())
-            keys.append(state.digest())
-    return keys
+    def read(self, row: int) -> dict[str, np.ndarray] | None:
+        """The arrays of a row by name, or None: see ``read_into``."""
+        raw = np.empty(self.row_bytes, np.uint8)
+        parts = self.read_into(row, raw.data)
+        if parts is None:
+            return None
+        return {
+            name: raw[part.start : part.stop].view(part.dtype).reshape(part.shape)
+            for name, part in parts.items()
+        }

@@ -6,30 +6,41 @@ For every task: it hands over what its model reads of images (``extract``), and 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..backbones.batching import ImageFeatures
 from ..core.errors import UserError
+from ..core.files import require_writable
 from ..core.structures import Geometry, Size
-from ..data.common.loaders import Batch, BatchLoader, Key, Samples, Transform, collate
-from .cache import Entry, FeatureCache, content_digests, row_keys
+from ..data.common.loaders import Batch, BatchLoader, Key, Packed, Samples, Transform, collate
+from .cache import Entry, FeatureCache, Part
+from .digests import Contents, row_keys
 
 Arrays = dict[str, np.ndarray]
 _GEOMETRY, _TARGET = "geometry", "target."
+_READERS = 4  # threads that read rows, and batches that they are ahead
 
 
 @dataclass
 class FeatureBatch:
-    """A batch of features in place of images; else as ``data.loaders.Batch``."""
+    """A batch of features in place of images; else as ``data.common.loaders.Batch``.
 
-    images: list[ImageFeatures]
-    targets: list[Any]
+    rows: uint8 [B, bytes] as they lie on the disk, so that a batch moves in one copy; parts: where
+    the arrays of each row are; own: targets that are not kept in the rows.
+    """
+
+    rows: Tensor
+    parts: list[dict[str, Part]]
+    own: Packed | None
     indices: list[int]
     geometries: list[Geometry]
 
@@ -37,18 +48,53 @@ class FeatureBatch:
         return len(self.indices)
 
     @property
+    def images(self) -> list[ImageFeatures]:
+        """The features of each image: views of ``rows``."""
+        return [
+            ImageFeatures(
+                {name: value for name, value in self._views(row) if not name.startswith(_TARGET)},
+                (geometry.resized.height, geometry.resized.width),
+            )
+            for row, geometry in enumerate(self.geometries)
+        ]
+
+    @property
+    def targets(self) -> list[dict[str, Tensor]]:
+        """The tensors of each image by name: views."""
+        if self.own is not None:
+            return self.own.each(len(self))
+        return [
+            {n.removeprefix(_TARGET): v for n, v in self._views(row) if n.startswith(_TARGET)}
+            for row in range(len(self))
+        ]
+
+    def _views(self, row: int) -> Iterator[tuple[str, Tensor]]:
+        for name, part in self.parts[row].items():
+            kind = getattr(torch, part.dtype)
+            yield name, self.rows[row, part.start : part.stop].view(kind).view(part.shape)
+
+    @property
     def sizes(self) -> list[tuple[int, int]]:
         """(h, w) of each image."""
         return [image.size for image in self.images]
 
     def image_list(self) -> list[ImageFeatures]:
-        """What the model takes instead of images."""
-        return self.images
+        """What the model takes instead of images: float32, whatever they are kept in."""
+        return [
+            replace(one, values={name: value.float() for name, value in one.values.items()})
+            for one in self.images
+        ]
+
+    def pin_memory(self) -> FeatureBatch:
+        """The batch in page-locked memory."""
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device | str) -> FeatureBatch:
-        """The batch on a device."""
-        targets = [{name: value.to(device) for name, value in t.items()} for t in self.targets]
-        return replace(self, images=[image.to(device) for image in self.images], targets=targets)
+        """The batch on a device; from pinned memory the copies do not wait."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> FeatureBatch:
+        return replace(self, rows=move(self.rows), own=self.own.map(move) if self.own else None)
 
 
 @dataclass(frozen=True)
@@ -111,11 +157,12 @@ class CachedLoader:
         self.loader, self.caching = loader, caching
         self.samples = _Views(samples, caching.plain)
         self.count = len(samples)
-        digests = content_digests(samples.records, caching.content)
-        augmented = f"{_plain(samples.transform)} {samples.seed}"
+        require_writable(caching.folder)
+        self.contents = Contents(samples.records, caching.content, caching.folder / "files.bin")
+        augmented = f"{samples.transform.cache_key()} {samples.seed}"
         words = ["plain"] + [f"{augmented} {view}" for view in range(1, caching.views)]
-        settings = {**caching.settings, "transform": _plain(caching.plain)}
-        keys = row_keys(digests, words)
+        settings = {**caching.settings, "transform": caching.plain.cache_key()}
+        keys = row_keys(self.contents.digests, words)
         self.cache = FeatureCache(caching.folder, settings, self._entries(), keys)
 
     def _entries(self) -> dict[str, Entry]:
@@ -150,10 +197,17 @@ class CachedLoader:
             missing.append(absent)
         lists = [absent for absent in missing if absent]
         fresh = iter(BatchLoader(self.samples, lists, self.loader.num_workers) if lists else ())
-        for keys, absent in zip(plan, missing):
-            if absent:
-                self._store(next(fresh), absent)
-            yield self._batch(keys)
+        # Rows are read while the model is at work on those before them.
+        with ThreadPoolExecutor(_READERS, "rows") as pool:
+            reading: deque[tuple[list[Key], Future[FeatureBatch | list[Key]]]] = deque()
+            for keys, absent in zip(plan, missing):
+                if absent:
+                    self._store(next(fresh), absent)
+                reading.append((keys, pool.submit(self._gather, keys)))
+                if len(reading) > _READERS:
+                    yield self._whole(*reading.popleft())
+            while reading:
+                yield self._whole(*reading.popleft())
 
     def _row(self, key: Key) -> int:
         return key[0] * self.count + key[1]
@@ -167,6 +221,12 @@ class CachedLoader:
 
     def _store(self, batch: Batch, keys: Sequence[Key]) -> None:
         """Through the backbone, and into the cache."""
+        for _, index in keys:
+            if not self.contents.unchanged(index):
+                raise UserError(
+                    f"{self.samples.records[index].image}, or its truth, was changed while this "
+                    "run was at work: start it again"
+                )
         features = self._extract(batch)
         for key, found, target, geometry in zip(keys, features, batch.targets, batch.geometries):
             arrays = {name: value.float().cpu().numpy() for name, value in found.values.items()}
@@ -175,36 +235,37 @@ class CachedLoader:
                 arrays |= {_TARGET + name: value.numpy() for name, value in target.items()}
             self.cache.write(self._row(key), arrays)
 
-    def _read(self, key: Key) -> Arrays:
-        arrays = self.cache.read(self._row(key))
-        if arrays is None:  # damaged, as the checksum says
-            batch = collate([self.samples[key]])
-            if not isinstance(batch, Batch):
-                raise UserError(batch.message)
-            self._store(batch, [key])
-            arrays = self.cache.read(self._row(key))
-            assert arrays is not None
-        return arrays
+    def _whole(self, keys: list[Key], found: Future[FeatureBatch | list[Key]]) -> FeatureBatch:
+        """What a thread has read; rows that it found damaged are made again."""
+        batch = found.result()
+        while not isinstance(batch, FeatureBatch):
+            fresh = collate([self.samples[key] for key in batch])
+            if not isinstance(fresh, Batch):
+                raise UserError(fresh.message)
+            self._store(fresh, batch)
+            batch = self._gather(keys)
+        return batch
 
-    def _batch(self, keys: Sequence[Key]) -> FeatureBatch:
-        images, targets, geometries = [], [], []
-        for key in keys:
-            arrays = self._read(key)
-            numbers = arrays.pop(_GEOMETRY).tolist()
+    def _gather(self, keys: list[Key]) -> FeatureBatch | list[Key]:
+        """The rows of a batch, or those of them that are damaged (as the checksum says)."""
+        rows = torch.empty((len(keys), self.cache.row_bytes), dtype=torch.uint8)
+        parts: list[dict[str, Part]] = []
+        geometries = []
+        damaged = []
+        for key, raw in zip(keys, rows.numpy()):
+            found = self.cache.read_into(self._row(key), raw.data)
+            if found is None:
+                damaged.append(key)
+                continue
+            place = found.pop(_GEOMETRY)
+            numbers = raw[place.start : place.stop].view(place.dtype).tolist()
             geometries.append(Geometry(Size(*numbers[:2]), Size(*numbers[2:])))
-            if isinstance(self.caching.targets, KeptTargets):
-                names = [_TARGET + name for name in self.caching.targets.entries]
-                target = {name.removeprefix(_TARGET): arrays.pop(name) for name in names}
-            else:
-                target = self.caching.targets(self.samples.records[key[1]])
-            targets.append({name: torch.from_numpy(value) for name, value in target.items()})
-            values = {name: torch.from_numpy(value).float() for name, value in arrays.items()}
-            images.append(ImageFeatures(values, (numbers[3], numbers[2])))
-        return FeatureBatch(images, targets, [index for _, index in keys], geometries)
-
-
-def _plain(transform: Any) -> dict[str, Any]:
-    """A transform's plain attributes (numbers, words, sizes), and its name."""
-    kinds = (bool, int, float, str, tuple, type(None))
-    values = {n: v for n, v in sorted(vars(transform).items()) if isinstance(v, kinds)}
-    return {"name": type(transform).__name__, **values}
+            parts.append(found)
+        if damaged:
+            return damaged
+        own = None
+        if not isinstance(self.caching.targets, KeptTargets):
+            targets = [self.caching.targets(self.samples.records[index]) for _, index in keys]
+            own = Packed.of([{n: torch.from_numpy(v) for n, v in t.items()} for t in targets])
+        batch = FeatureBatch(rows, parts, own, [index for _, index in keys], geometries)
+        return batch.pin_memory() if torch.cuda.is_available() else batch

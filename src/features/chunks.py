@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..core.errors import UserError
-from ..core.files import atomic_path
+from ..core.files import Stamp, atomic_path
+from ..data.common import images
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +27,22 @@ Fault = tuple[int, str]
 
 @dataclass
 class Chunk:
-    """Rows of some images: rows int64 [n] ascending, features [n, ...], and (row, why) of those
-    that could not be read. Rows count from 0 in the list of all images."""
+    """Rows of some images: rows int64 [n] ascending, features [n, ...], (row, why) of those that
+    could not be read, and stamps int64 [n, 3] (``core.files.Stamp``) of their files when they
+    were. Rows count from 0 in the list of all images."""
 
     rows: np.ndarray
     features: np.ndarray
     faults: list[Fault]
+    stamps: np.ndarray
 
 
 class ChunkStore:
     """Chunks in a folder beside the result, each under a name made of all it depends on.
 
-    settings: what the features depend on; the files' paths, sizes and times are added here, so
-    that a changed picture is read again and a grown folder costs its new chunks alone.
+    settings: what the features depend on; the version of the reading, the files' paths, sizes
+    and times (of writing and of change: see ``core.files.Stamp``) are added here, so that a changed
+    picture is read again and a grown folder costs its new chunks alone.
     """
 
     def __init__(
@@ -48,18 +52,14 @@ class ChunkStore:
         self.ranges = [
             range(start, min(start + size, len(paths))) for start in range(0, len(paths), size)
         ]
-        key = json.dumps(settings, sort_keys=True)
+        key = json.dumps({**settings, "reading": images.VERSION}, sort_keys=True)
         self.files = [folder / f"{self._name(key, rows)}.safetensors" for rows in self.ranges]
 
     def _name(self, key: str, rows: range) -> str:
         digest = hashlib.sha256(key.encode())
         for row in rows:
             path = self._paths[row]
-            try:
-                status = path.stat()
-                digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
-            except OSError:
-                digest.update(f"{path}|gone\n".encode())
+            digest.update(f"{path}|{Stamp.of(path)}\n".encode())
         return digest.hexdigest()[:24]
 
     def done(self, number: int) -> bool:
@@ -71,7 +71,11 @@ class ChunkStore:
         Raises UserError (full disk)."""
         first = self.ranges[number].start
         faults = [(row - first, why) for row, why in chunk.faults]
-        tensors = {"rows": chunk.rows - first, "features": np.ascontiguousarray(chunk.features)}
+        tensors = {
+            "rows": chunk.rows - first,
+            "features": np.ascontiguousarray(chunk.features),
+            "stamps": chunk.stamps,
+        }
         with atomic_path(self.files[number]) as temporary:
             try:
                 save_file(tensors, temporary, {"faults": json.dumps(faults)})
@@ -84,12 +88,13 @@ class ChunkStore:
         try:
             with safe_open(path, "np") as file:
                 rows, features = file.get_tensor("rows"), file.get_tensor("features")
+                stamps = file.get_tensor("stamps")
                 faults = json.loads(file.metadata()["faults"])
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"the work file {path} is damaged ({error}); delete it and run again"
             ) from None
-        return Chunk(rows + first, features, [(row + first, why) for row, why in faults])
+        return Chunk(rows + first, features, [(row + first, why) for row, why in faults], stamps)
 
     def wait(self, seconds: float = 0.2) -> None:
         """Until the chunks of every process are there. (When one of them fails, torchrun ends

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.files import require_writable
+from ..core.files import Stamp, require_writable
 from ..core.structures import Size
 from ..data.common.images import fitted_size, image_size_of, list_images
 from ..engine.distributed import is_main, rank, world
@@ -96,6 +96,7 @@ class _Gathered:
     """The rows of the chunk that is being done."""
 
     rows: list[int] = field(default_factory=list)
+    stamps: list[Stamp] = field(default_factory=list)
     blocks: list[np.ndarray] = field(default_factory=list)
 
     def take(self, answer: _Answer) -> Iterator[tuple[int, Chunk]]:
@@ -103,17 +104,19 @@ class _Gathered:
         part = answer.part
         if part.batch is not None:
             self.rows += part.batch.rows
+            self.stamps += part.batch.stamps
             self.blocks.append(answer.array())
         if part.end:
             yield part.chunk, self._chunk(part.faults)
-            self.rows, self.blocks = [], []
+            self.rows, self.stamps, self.blocks = [], [], []
 
     def _chunk(self, faults: list[tuple[int, str]]) -> Chunk:
         rows = np.array(self.rows, np.int64)
+        stamps = np.array(self.stamps, np.int64).reshape(-1, 3)
         if not self.rows:
-            return Chunk(rows, np.zeros((0, 0), np.float32), faults)
+            return Chunk(rows, np.zeros((0, 0), np.float32), faults, stamps)
         order = np.argsort(rows)
-        return Chunk(rows[order], np.concatenate(self.blocks)[order], faults)
+        return Chunk(rows[order], np.concatenate(self.blocks)[order], faults, stamps[order])
 
 
 def fill_store(

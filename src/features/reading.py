@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
+from ..core.files import Stamp
 from ..core.structures import ResizeMode, Size
 from ..data.common import images as data_images
 
@@ -23,11 +25,13 @@ from ..data.common import images as data_images
 @dataclass
 class ImageBatch:
     """Images of one padded size: pixels uint8 [B, H, W, 3] RGB, padded right and bottom; sizes:
-    each image's own; rows: their places in the list of paths."""
+    each image's own; rows: their places in the list of paths; stamps: of their files before they
+    were read."""
 
     pixels: Tensor
     sizes: list[Size]
     rows: list[int]
+    stamps: list[Stamp] = field(default_factory=list)
 
 
 @dataclass
@@ -53,9 +57,11 @@ class Reader:
     workers: int
     pin: bool = False
 
-    def read(self, path: Path) -> np.ndarray:
-        """One image, resized: uint8 [H, W, 3]. Raises UserError."""
-        return data_images.resize(data_images.read_image(path), self.imgsz, self.resize)[0]
+    def read(self, path: Path) -> tuple[np.ndarray, Stamp]:
+        """One image, resized: uint8 [H, W, 3], and its file's stamp. Raises UserError."""
+        stamp = Stamp.of(path)  # before the bytes: a file that changes meanwhile is seen later
+        image = data_images.read_image(path)
+        return data_images.resize(image, self.imgsz, self.resize)[0], stamp
 
     def padded(self, size: Size) -> Size:
         """The size after padding."""
@@ -86,16 +92,16 @@ class Reader:
                 ahead.cancel()
 
     def _chunk(self, number: int, rows: range, ahead: _Ahead) -> Iterator[Part]:
-        waiting: dict[Size, list[tuple[int, np.ndarray]]] = {}
+        waiting: dict[Size, list[_Read]] = {}
         faults: list[tuple[int, str]] = []
         for row in rows:
             try:
-                image = ahead.next()
+                image, stamp = ahead.next()
             except UserError as error:
                 faults.append((row, str(error)))
                 continue
             group = waiting.setdefault(self.padded(Size(image.shape[1], image.shape[0])), [])
-            group.append((row, image))
+            group.append(_Read(row, image, stamp))
             if len(group) == self.batch:
                 yield Part(number, self._batch(group))
                 group.clear()
@@ -104,8 +110,17 @@ class Reader:
                 yield Part(number, self._batch(group))
         yield Part(number, None, end=True, faults=faults)
 
-    def _batch(self, group: list[tuple[int, np.ndarray]]) -> ImageBatch:
-        return self.stack([image for _, image in group], [row for row, _ in group])
+    def _batch(self, group: list[_Read]) -> ImageBatch:
+        batch = self.stack([one.image for one in group], [one.row for one in group])
+        return replace(batch, stamps=[one.stamp for one in group])
+
+
+class _Read(NamedTuple):
+    """An image that was read: its place in the list of paths, pixels, and its file's stamp."""
+
+    row: int
+    image: np.ndarray
+    stamp: Stamp
 
 
 class _Ahead:
@@ -116,7 +131,7 @@ class _Ahead:
     ) -> None:
         self._reader, self._pool, self._paths = reader, pool, paths
         self._rows = iter(rows)
-        self._futures: deque[Future[np.ndarray]] = deque()
+        self._futures: deque[Future[tuple[np.ndarray, Stamp]]] = deque()
         for _ in range(2 * reader.batch + reader.workers):
             self._submit()
 
@@ -125,8 +140,8 @@ class _Ahead:
         if row is not None:
             self._futures.append(self._pool.submit(self._reader.read, self._paths[row]))
 
-    def next(self) -> np.ndarray:
-        """The next image. Raises UserError when it cannot be read."""
+    def next(self) -> tuple[np.ndarray, Stamp]:
+        """The next image, and its file's stamp. Raises UserError when it cannot be read."""
         self._submit()
         return self._futures.popleft().result()
 

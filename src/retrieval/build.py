@@ -23,7 +23,7 @@ from .store import (
     model_for,
     source_of,
 )
-from .vectors import forget, vectors_of
+from .vectors import ImageVectors, forget, vectors_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def run_build(options: BuildOptions) -> int:
             vectors=None,  # type: ignore[arg-type]
             generation=generation_of(folder),
         )
-        ids = index.take_ids([Entry.of(path) for path in found.paths])
+        ids = index.take_ids(_entries(found))
         began = time.monotonic()
         index.vectors = VectorIndex.build(kind, found.vectors, ids)
         index.save()
@@ -91,7 +91,7 @@ def run_add(options: AddOptions) -> int:
         if found is None:
             return 0
         index.remove(replaced)
-        index.vectors.add(found.vectors, index.take_ids([Entry.of(p) for p in found.paths]))
+        index.vectors.add(found.vectors, index.take_ids(_entries(found)))
         index.save()
     forget(_chunks(folder))
     log.info(
@@ -132,6 +132,11 @@ def run_delete(options: DeleteOptions) -> int:
         )
     _suggest_rebuild(index)
     return 0
+
+
+def _entries(found: ImageVectors) -> list[Entry]:
+    """Of the files as they were when their vectors were made, whatever has become of them."""
+    return [Entry.of(path, stamp) for path, stamp in zip(found.paths, found.stamps)]
 
 
 def _meant(path: str, given: str) -> bool:

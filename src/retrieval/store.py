@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.files import require_writable, write_text
+from ..core.files import Stamp, require_writable, write_text
 from ..engine.distributed import is_main
 from ..features.model import FeatureModel, Identity, build_feature_model
 from ..features.settings import FeatureOptions
@@ -27,20 +27,20 @@ FORMAT = 1
 
 @dataclass
 class Entry:
-    """An image in the index: its absolute path, and size and time when it was read."""
+    """An image in the index: its absolute path, and its file's stamp before it was read.
+
+    changed: 0 in indices of earlier versions, whose images ``add`` therefore reads once more.
+    """
 
     path: str
     size: int
     time: int
+    changed: int = 0
 
     @classmethod
-    def of(cls, path: Path) -> Entry:
-        """The entry of a file as it is now."""
-        try:
-            status = path.stat()
-        except OSError:  # gone since it was read
-            return cls(str(path.resolve()), 0, 0)
-        return cls(str(path.resolve()), status.st_size, status.st_mtime_ns)
+    def of(cls, path: Path, stamp: Stamp | None = None) -> Entry:
+        """The entry of a file as it was (None: as it is now)."""
+        return cls(str(path.resolve()), *(stamp or Stamp.of(path)))
 
 
 @dataclass
@@ -87,7 +87,9 @@ class ImageIndex:
             "source": self.source,
             "next_id": self.next_id,
             "deleted": sorted(self.vectors.deleted),
-            "entries": {str(i): [e.path, e.size, e.time] for i, e in self.entries.items()},
+            "entries": {
+                str(i): [e.path, e.size, e.time, e.changed] for i, e in self.entries.items()
+            },
         }
         write_text(description_file(self.folder), json.dumps(content) + "\n")
         old.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.files import Stamp
 from ..engine.distributed import rank
 from ..features.chunks import ChunkStore
 from ..features.extract import fill_store, read_faults
@@ -21,10 +22,12 @@ CHUNK = 256
 
 @dataclass
 class ImageVectors:
-    """float32 [N, D] unit vectors, the path of each row, and the images left out."""
+    """float32 [N, D] unit vectors, the path of each row, its file's stamp when it was read, and
+    the images left out."""
 
     vectors: np.ndarray
     paths: list[Path]
+    stamps: list[Stamp]
     faults: list[dict[str, str]]
 
 
@@ -46,7 +49,8 @@ def vectors_of(
         raise UserError(f"none of the {len(paths)} images can be read; {faults[0]['why']}")
     chunks = [chunk for chunk in map(store.load, range(len(store.files))) if len(chunk.rows)]
     rows = [paths[row] for chunk in chunks for row in chunk.rows]
-    return ImageVectors(np.concatenate([chunk.features for chunk in chunks]), rows, faults)
+    stamps = [Stamp(*stamp) for chunk in chunks for stamp in chunk.stamps.tolist()]
+    return ImageVectors(np.concatenate([chunk.features for chunk in chunks]), rows, stamps, faults)
 
 
 def forget(folder: Path) -> None:

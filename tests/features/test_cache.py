@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,8 @@ from src.classification.settings import TrainClassifier
 from src.classification.train import train
 from src.core.errors import UserError
 from src.data.labels.settings import LabelDataset
-from src.features.cache import Entry, FeatureCache, content_digests, row_keys
+from src.features.cache import Entry, FeatureCache
+from src.features.digests import Contents, row_keys
 from tests.classification.drawn import draw_folders
 
 ENTRIES = {"map": Entry((2, 4, 3), "float32"), "mask": Entry((5,), "uint8")}
@@ -103,16 +108,51 @@ def test_a_file_cut_short_is_told_and_built_anew(tmp_path, caplog, name):
     assert same(again.read(0), row(0))
 
 
+OPENED: deque[str] = deque(maxlen=10_000)  # by every open of this process
+sys.addaudithook(lambda event, args: OPENED.append(str(args[0])) if event == "open" else None)
+
+
+def digests_of(records, content, memo: Path) -> list[bytes]:
+    return Contents(records, content, memo).digests
+
+
 def test_digests_are_of_the_content(tmp_path):
+    memo = tmp_path / "files.bin"
     paths = [tmp_path / name for name in ("a", "b", "c")]
     for path, text in zip(paths, ("one", "two", "one")):
         path.write_text(text)
-    a, b, c = content_digests(paths, lambda path: [path])
+    a, b, c = digests_of(paths, lambda path: [path], memo)
     assert a == c != b
-    assert content_digests(paths[:1], lambda path: [path, "label 2"])[0] != a
+    assert digests_of(paths[:1], lambda path: [path, "label 2"], memo)[0] != a
     assert len(set(row_keys([a, b, c], ["plain", "view 1"]))) == 6  # twins have their own rows
     with pytest.raises(UserError, match="cannot read"):
-        content_digests([tmp_path / "gone"], lambda path: [path])
+        digests_of([tmp_path / "gone"], lambda path: [path], memo)
+
+
+def test_files_are_read_once_and_again_when_they_change(tmp_path):
+    """Neither the next run nor the next process reads bytes that are known; a change of the same
+    size and time is seen."""
+    memo, paths = tmp_path / "files.bin", [tmp_path / f"{i}.png" for i in range(30)]
+    for i, path in enumerate(paths):
+        path.write_text(f"{i:03}")
+    contents: list[Contents] = []
+
+    def opened() -> int:
+        OPENED.clear()
+        contents.append(Contents(paths, lambda path: [path], memo))
+        return sum(name.endswith(".png") for name in OPENED)
+
+    assert opened() == 30
+    assert opened() == 0
+    times = paths[7].stat()
+    time.sleep(0.02)
+    paths[7].write_text("xyz")
+    os.utime(paths[7], ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert not contents[-1].unchanged(7) and contents[-1].unchanged(8)
+    memo.write_bytes(memo.read_bytes()[:-5])  # a kill within the last entry
+    assert opened() == 2 and opened() == 0  # the changed one, and the last of the memo
+    first, *_, last = (one.digests for one in contents)
+    assert [i for i in range(30) if first[i] != last[i]] == [7]
 
 
 # --- the whole command -------------------------------------------------------------------------

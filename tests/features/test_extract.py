@@ -16,10 +16,11 @@ import torch
 
 from src.core.cli import parse
 from src.core.errors import UserError
+from src.core.files import Stamp
 from src.data.common.images import read_image, write_image
 from src.features.__main__ import main
-from src.features.chunks import work_folder
-from src.features.extract import run_extract
+from src.features.chunks import ChunkStore, work_folder
+from src.features.extract import compute, run_extract
 from src.features.files import read_features, sidecar
 from src.features.model import build_feature_model, fingerprint
 from src.features.settings import ExtractOptions, FeatureOptions
@@ -182,6 +183,24 @@ def test_changed_images_and_settings_are_not_taken_from_old_chunks(tmp_path, mon
     stale = read_features(out).features
     run_extract(options(source, tmp_path / "fresh.npy"))
     np.testing.assert_allclose(stale, read_features(tmp_path / "fresh.npy").features, atol=1e-5)
+
+
+def test_chunks_say_when_their_files_were_read(tmp_path):
+    """The names of chunks see a change of the same size and time; the stamps are of the reading."""
+    source = draw_folder(tmp_path / "in", 3)
+    paths = sorted(source.iterdir())
+    model = build_feature_model(FeatureOptions(**TINY), "cls")
+    store = ChunkStore(tmp_path / "work", {}, paths, 2)
+    stamps = [Stamp.of(path) for path in paths]
+    reading = compute(model, paths, list(enumerate(store.ranges)), batch=1, workers=1)
+    store.save(*next(reading))
+    times = paths[0].stat()
+    time.sleep(0.02)
+    paths[0].write_bytes(bytes(times.st_size))
+    os.utime(paths[0], ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert store.load(0).stamps.tolist() == [list(stamp) for stamp in stamps[:2]]
+    again = ChunkStore(tmp_path / "work", {}, paths, 2)
+    assert store.done(0) and not again.done(0) and again.files[1] == store.files[1]
 
 
 def test_random_weights_are_the_same_ones_again_and_fingerprints_see_one_number():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,27 @@ def test_add_replace_and_delete_without_a_rebuild(classes, tmp_path, kind, caplo
     run_delete(DeleteOptions(index_dir=folder, missing=True))
     assert len(load_index(folder).entries) == 24
     assert len(list(folder.glob("*.faiss"))) == 1
+
+
+def test_a_change_of_the_same_size_and_time_is_seen(tmp_path):
+    """Also one between the reading and the end of the command: the stamp is of the reading."""
+    folder, source = tmp_path / "index", tmp_path / "in"
+    for i, colour in enumerate(("red", "green", "blue")):
+        write_image(source / f"{i}.bmp", picture(COLOURS[colour], i, (64, 64)))  # one size for all
+    options = {**TINY, "index_dir": folder}
+    run_build(BuildOptions(**options, input=str(source)))
+    before = load_index(folder)
+    path, times = source / "1.bmp", (source / "1.bmp").stat()
+    time.sleep(0.02)
+    path.write_bytes((source / "0.bmp").read_bytes())
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size and path.stat().st_mtime_ns == times.st_mtime_ns
+    run_add(AddOptions(index_dir=folder, input=str(source), device="cpu"))
+    after = load_index(folder)
+    assert after.next_id == before.next_id + 1  # it alone was read again
+    hits = search(folder, source / "0.bmp", tmp_path / "s", k=2, include_self=True)[0]["results"]
+    assert {Path(hit["path"]).name for hit in hits} == {"0.bmp", "1.bmp"}
+    assert hits[1]["score"] > 0.9999
 
 
 def test_contradictions_are_refused(classes, index_dir, tmp_path, capsys):

@@ -7,7 +7,7 @@ resize straight to the model's size, so that no large canvas is ever made.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ Preset = Literal["none", "flip", "ssd", "strong"]
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]
 
 _TRIES = 50
+VERSION = 1  # of what comes out: see ``cache_key``
 
 
 class BoxTransform:
@@ -41,6 +42,16 @@ class BoxTransform:
         self.preset: Preset = preset if training else "none"
         self.size = Size(*size)
         self.mode: ResizeMode = mode
+
+    def cache_key(self) -> dict[str, Any]:
+        """See ``data.common.loaders.Transform``."""
+        return {
+            "name": "boxes",
+            "version": [VERSION, images.VERSION],
+            "size": list(self.size),
+            "resize": self.mode,
+            "preset": self.preset,
+        }
 
     def load(
         self, record: BoxRecord, seed: int

@@ -16,6 +16,7 @@ from ...core.errors import UserError
 from ...core.files import atomic_path
 from ...core.structures import Geometry, ResizeMode, Size
 
+VERSION = 1  # of read_image and resize: raised when another pixel comes out (see Transform)
 _SUFFIXES = "jpg jpeg jpe jfif png bmp dib webp tif tiff ppm pgm pbm gif jp2 avif"
 SUFFIXES = frozenset("." + suffix for suffix in _SUFFIXES.split(" "))
 _LONGEST = 4  # times --imgsz

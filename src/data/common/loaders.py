@@ -41,6 +41,10 @@ class Packed:
             {name: [one[name].shape for one in targets] for name in names},
         )
 
+    def map(self, move: Callable[[Tensor], Tensor]) -> Packed:
+        """The same with every tensor moved."""
+        return replace(self, flat={name: move(flat) for name, flat in self.flat.items()})
+
     def each(self, count: int) -> list[dict[str, Tensor]]:
         """The targets of ``count`` images: views."""
         targets: list[dict[str, Tensor]] = [{} for _ in range(count)]
@@ -87,8 +91,7 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        packed = self.packed or Packed.of(self.targets)
-        packed = replace(packed, flat={name: move(flat) for name, flat in packed.flat.items()})
+        packed = (self.packed or Packed.of(self.targets)).map(move)
         targets = packed.each(len(self))
         return replace(self, images=move(self.images), targets=targets, packed=packed)
 
@@ -119,6 +122,13 @@ class Transform(Protocol):
 
     def load(self, record: Any, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
         """Image uint8 [H, W, 3], target arrays by name, geometry."""
+
+    def cache_key(self) -> dict[str, Any]:
+        """Plain values, all that ``load`` does with a record: what kept features are found by.
+
+        It holds a VERSION, which is raised with every change of the code that changes a pixel or a
+        target, and the constants.
+        """
 
 
 @dataclass

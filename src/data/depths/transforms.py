@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ DepthPreset = Literal["none", "flip", "strong"]
 _TURN = 2.5  # degrees, to either side
 _LIGHT = (0.9, 1.1)
 _CROP = 0.85  # least side of a crop, as a share of the image's
+VERSION = 1  # of what comes out: see ``cache_key``
 
 
 class DepthTransform:
@@ -38,6 +39,19 @@ class DepthTransform:
         self.dataset, self.size, self.mode = dataset, Size(*size), mode
         self.preset: DepthPreset = preset if training else "none"
         self.training = training
+
+    def cache_key(self) -> dict[str, Any]:
+        """See ``data.common.loaders.Transform``."""
+        return {
+            "name": "depths",
+            "version": [VERSION, images.VERSION],
+            "size": list(self.size),
+            "resize": self.mode,
+            "preset": self.preset,
+            "training": self.training,
+            "changes": [_TURN, *_LIGHT, _CROP],
+            "crop": self.dataset.TRAIN_CROP,
+        }
 
     def load(
         self, record: DepthRecord, seed: int

@@ -15,6 +15,7 @@ from .reader import LabelRecord
 LabelPreset = Literal["none", "flip", "crop", "strong"]
 SCALE = (0.35, 1.0)  # share of the image's area that a crop holds
 RATIO = (3 / 4, 4 / 3)  # its width / height
+VERSION = 1  # of what comes out: see ``cache_key``
 
 
 class LabelTransform:
@@ -40,6 +41,18 @@ class LabelTransform:
     def __getstate__(self) -> dict[str, Any]:
         """Spawned workers build their own pipeline: albumentations' need not be picklable."""
         return {**self.__dict__, "_pipeline": None}
+
+    def cache_key(self) -> dict[str, Any]:
+        """See ``data.common.loaders.Transform``."""
+        return {
+            "name": "labels",
+            "version": [VERSION, images.VERSION],
+            "size": list(self.size),
+            "resize": self.mode,
+            "preset": self.preset,
+            "crop": [*SCALE, *RATIO],
+            "classes": self.classes,
+        }
 
     def load(
         self, record: LabelRecord, seed: int

@@ -14,6 +14,7 @@ from .reader import MaskReader, MaskRecord
 
 MaskPreset = Literal["none", "flip", "jitter", "strong"]
 JITTER = (0.5, 2.0)  # of the size that the image would have without augmentation
+VERSION = 1  # of what comes out: see ``cache_key``
 
 
 class MaskTransform:
@@ -41,6 +42,18 @@ class MaskTransform:
     def __getstate__(self) -> dict[str, Any]:
         """Spawned workers build their own pipeline: albumentations' need not be picklable."""
         return {**self.__dict__, "_pipeline": None}
+
+    def cache_key(self) -> dict[str, Any]:
+        """See ``data.common.loaders.Transform``."""
+        return {
+            "name": "masks",
+            "version": [VERSION, images.VERSION],
+            "size": list(self.size),
+            "resize": self.mode,
+            "preset": self.preset,
+            "training": self.training,
+            "jitter": list(JITTER),
+        }
 
     def load(
         self, record: MaskRecord, seed: int
