@@ -18,6 +18,7 @@ from ..engine.job import Job
 from ..engine.precision import arithmetic, choose_type
 from ..engine.progress import Progress
 from ..engine.run_folder import BEST, CONFIG, claim_run_folder
+from ..features.cached import FeatureBatch
 from .classifier import Classifier
 from .heads.base import FittedHead
 from .heads.knn import KnnHead
@@ -67,16 +68,28 @@ def gather_vectors(
 
     loader: of images, or of their kept features.
     """
-    vectors, targets = [], []
     loader.set_epoch(0)
+    batches = feature_batches(model, loader, device, progress)
+    vectors = [one.values["vector"].float() for batch in batches for one in batch.images]
+    targets = [stack_targets(batch.targets) for batch in batches]
+    return torch.stack(vectors).clone(), torch.cat(targets).clone().to(device)
+
+
+@torch.inference_mode()
+def feature_batches(
+    model: Classifier, loader: Any, device: torch.device, progress: Progress | None = None
+) -> list[FeatureBatch]:
+    """All of a loader's batches, their features on the device: each image through the backbone
+    once."""
+    batches = []
     for batch in loader:
         moved = batch.to(device)
         inputs = moved.image_list()
-        features = inputs if are_features(inputs) else model.features(inputs)
-        vectors.append(torch.stack([one.values["vector"].float() for one in features]))
-        targets.append(stack_targets(moved.targets))
-        progress.advance(len(batch))
-    return torch.cat(vectors).clone(), torch.cat(targets).clone()
+        features = list(inputs if are_features(inputs) else model.features(inputs))
+        batches.append(FeatureBatch(features, batch.targets, batch.indices, batch.geometries))
+        if progress is not None:
+            progress.advance(len(batch))
+    return batches
 
 
 def choose_k(job: Job, head: KnnHead, count: int) -> dict[str, float]:

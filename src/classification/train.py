@@ -115,9 +115,16 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """Scores; the latest are kept for the pictures."""
         from .evaluation import evaluate
+        from .frozen import feature_batches
+        from .heads.base import FittedHead
 
-        def validate(model: nn.Module) -> dict[str, float]:
-            self.scores = evaluate(model, loader, self.data.names, device)
+        batches: Any = loader
+
+        def validate(model: Any) -> dict[str, float]:
+            nonlocal batches
+            if batches is loader and isinstance(model.head, FittedHead):  # once for every k
+                batches = feature_batches(model, loader, device)
+            self.scores = evaluate(model, batches, self.data.names, device)
             return self.scores.flat() if self.scores else {}
 
         return validate

@@ -20,6 +20,7 @@ from src.data.common.loaders import Batch
 from src.data.labels.settings import LabelDataset
 from src.visualise.draw import draw_ranking
 from tests.classification.drawn import draw_folders
+from tests.counting import calls
 
 TINY = {"model_name": "dinov3_convnext_atto", "weights": "none", "imgsz": [32], "device": "cpu"}
 
@@ -54,8 +55,11 @@ def test_the_tutorials_command_is_understood(tmp_path):
 def test_knn_from_folder_to_files(tmp_path):
     """The neighbours of a picture of one colour are of that colour, random weights or not."""
     draw_folders(tmp_path, train=4, valid=2)
-    history = train(options(tmp_path, head="knn", knn_k=[1, 3], save_name="mine"))
+    with calls() as counted:
+        history = train(options(tmp_path, head="knn", knn_k=[1, 2, 3], save_name="mine"))
     assert history.last["top1"] == 1 and "top1_k3" in history.last
+    batches = len(range(0, 16, 8)) + len(range(0, 8, 8))
+    assert counted["tokens"] == batches  # each image once, whatever the number of k
     run = tmp_path / "run"
     names = {path.name for path in run.iterdir()}
     assert {"best_model.pth", "best_mine.pth", "history.csv", "confusion_matrix.png"} <= names

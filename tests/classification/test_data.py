@@ -11,10 +11,11 @@ from src.core.config import load_yaml, validate
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.data.common.loaders import GlobalBatches
-from src.data.labels.reader import LabelRecord, check_labels, read_csv, read_labels
+from src.data.labels.reader import LabelData, LabelRecord, check_labels, read_csv, read_labels
 from src.data.labels.settings import LabelDataset
 from src.data.labels.transforms import LabelTransform, label_target, random_part
 from tests.classification.drawn import draw_folders
+from tests.counting import calls
 
 CONFIGS = Path(__file__).resolve().parents[2] / "classification_configs"
 
@@ -158,3 +159,18 @@ def test_balanced_drawing():
     batches = GlobalBatches(100, 10, 0, 0, 1, chances)
     drawn = [index for keys in batches for _, index in keys]
     assert len(drawn) == 100 and 30 < sum(index >= 90 for index in drawn) < 70
+
+
+def test_the_check_resolves_folders_and_not_images(tmp_path):
+    names, images = ["a", "b"], [Path(f"{i}.png") for i in range(300)]
+    records = {
+        split: [LabelRecord(tmp_path / split / names[i % 2] / image, (i % 2,)) for i, image in
+                enumerate(images)] for split in ("train", "valid")
+    }  # fmt: skip
+    with calls() as counted:
+        check_labels(LabelData(names, False, records, {"train": [], "valid": []}))
+    assert counted["resolve"] == 4
+    (tmp_path / "link").symlink_to(tmp_path / "train")
+    records["valid"] = [LabelRecord(tmp_path / "link" / "a" / "0.png", (0,))]
+    faults = check_labels(LabelData(names, False, records, {"train": [], "valid": []}))
+    assert [f.kind for f in faults].count("duplicate of train") == 1

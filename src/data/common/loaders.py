@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...core.errors import UserError
 from ...core.structures import Geometry
+from .shared import SharedRecords
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +150,8 @@ class Samples(Dataset):
     """Reads and transforms record ``index`` of ``epoch``, seeded from (seed, epoch, index)."""
 
     def __init__(self, records: Sequence[Any], transform: Transform, seed: int) -> None:
-        self.records, self.transform, self.seed = records, transform, seed
+        self.records = records if isinstance(records, SharedRecords) else SharedRecords(records)
+        self.transform, self.seed = transform, seed
 
     def __len__(self) -> int:
         return len(self.records)
@@ -378,3 +381,4 @@ def useful_workers(workers: int, world: int = 1) -> int:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
+    gc.freeze()  # what was there before the fork is never looked through, so never copied

@@ -208,6 +208,7 @@ def check_labels(data: LabelData) -> list[Fault]:
     (of at most 2000 images a split), an image in both splits."""
     faults = []
     split_of: dict[Path, str] = {}
+    real: dict[Path, Path] = {}  # folder -> without links
     for split, records in data.records.items():
         if not records:
             faults.append(Fault("empty", None, f"the {split} data have no image that can be used"))
@@ -222,7 +223,10 @@ def check_labels(data: LabelData) -> list[Fault]:
             except UserError as error:
                 faults.append(Fault("unreadable image", record.image, str(error)))
         for record in records:
-            earlier = split_of.setdefault(record.image.resolve(), split)
+            folder = record.image.parent
+            if folder not in real:
+                real[folder] = folder.resolve()
+            earlier = split_of.setdefault(real[folder] / record.image.name, split)
             if earlier != split:
                 detail = f"the image is in {earlier} and in {split}"
                 faults.append(Fault(f"duplicate of {earlier}", record.image, detail, "warning"))
