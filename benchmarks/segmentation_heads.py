@@ -41,7 +41,9 @@ class BenchmarkOptions(CommandSettings):
     config: Path = option(Path("segmentation_configs/camvid.yaml"), help="dataset YAML")
     data_root: Path = option(Path("../shared/data/camvid"), help="where its paths start")
     model_name: str = option("dinov3_convnext_atto", help="backbone (random weights)")
-    heads: list[Head] = option(list(HEADS), help="heads")
+    heads: list[Head] = option(
+        [head for head in HEADS if head != "eomt"], help="heads (eomt wants a ViT as --model-name)"
+    )
     modes: list[Literal["frozen", "fine-tuned"]] = option(list(MODES), help="ways of training")
     minutes: float = option(5, gt=0, help="budget of a run")
     imgsz: list[int] = option([320, 240], help="width and height")

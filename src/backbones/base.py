@@ -103,6 +103,22 @@ class Backbone(nn.Module):
                 self.pad(x), n=layers, reshape=True, return_class_token=True, norm=True
             )
 
+    def tokens_below(self, x: Tensor) -> dict[str, Tensor]:
+        """Of a ViT whose last blocks are somebody else's (``tail.Tail``), what they get: patches
+        [B, C, h, w], and the class token and registers as one map: prefix [B, (1 + R) * C, 1, 1].
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            ((patches, token, registers),) = self.hub_model.get_intermediate_layers(
+                self.pad(x),
+                n=1,
+                reshape=True,
+                return_class_token=True,
+                return_extra_tokens=True,
+                norm=False,
+            )
+        prefix = torch.cat([token[:, None], registers], dim=1)
+        return {"patches": patches, "prefix": prefix.flatten(1)[..., None, None]}
+
     def layer_of(self, parameter_name: str) -> int:
         """Depth of a parameter: 0 = embedding or stem, 1 .. = blocks, num_layers = final norm."""
         is_norm = re.search(r"(?:^|\.)norms?\.", parameter_name) is not None

@@ -33,9 +33,9 @@ def build_segmenter(
     from .losses import PixelLoss
     from .segmenter import Segmenter
 
-    build = HEAD_BUILDERS[head]
+    kind = HEAD_BUILDERS[head]
     built = build_backbone(model_name, **backbone)
-    decoder = build(built.output_shape(), num_classes, channels)
+    decoder = kind.on(built, num_classes, channels)
     return Segmenter(built, decoder, num_classes, criterion or PixelLoss())
 
 

@@ -22,8 +22,11 @@ def restore_segmenter(
 
 
 def _build(content: dict[str, Any]) -> Segmenter:
+    arguments = model_arguments(content)
+    if content["head"] == "eomt" and "head.tail.norm.weight" not in content["model"]:
+        arguments["head"] = "queries"  # its name until EoMT itself came
     return build_segmenter(
-        **model_arguments(content),
+        **arguments,
         num_classes=len(content["classes"]),
         channels=content["config"]["head_channels"],
     )

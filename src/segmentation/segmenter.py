@@ -31,8 +31,8 @@ class Segmenter(FeatureModel):
         self.criterion = criterion
 
     def read(self, batch: Tensor) -> dict[str, Tensor]:
-        """The maps that the head looks at."""
-        return self.head.select(super().read(batch))
+        """What the head takes of the backbone."""
+        return self.head.read(self.backbone, batch)
 
     def forward(
         self, images: Inputs, targets: Sequence[SegmentationTarget] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from ..backbones.settings import BackboneOptions, ModelSummary
 from ..core.config import CommandSettings, Settings, Sides, option
@@ -15,15 +15,20 @@ from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
 from ..predict.settings import IdentityOptions, PredictOptions, VideoOptions
 
-HEADS = ("linear", "conv", "fpn", "dpt", "eomt")
-Head = Literal["linear", "conv", "fpn", "dpt", "eomt"]
+HEADS = ("linear", "conv", "fpn", "dpt", "queries", "eomt")
+OWN_LOSS = ("queries", "eomt")  # heads that no --loss reaches
+Head = Literal["linear", "conv", "fpn", "dpt", "queries", "eomt"]
 
 
 class SegmentationModelOptions(BackboneOptions):
     """Segmentation model."""
 
-    head: Head = option("fpn", help="segmentation head")
-    head_channels: int = option(256, ge=16, help="width of the head")
+    head: Head = option(
+        "fpn",
+        help="linear; conv = the tutorial's; fpn; dpt; queries = masks and their classes, on any "
+        "backbone; eomt = queries through a ViT's own last blocks, which it trains",
+    )
+    head_channels: int = option(256, ge=16, help="width of the head (eomt: that of the ViT)")
     imgsz: Sides = option(
         [640, 640], help="width and height of the model's input (one number: both)"
     )
@@ -81,7 +86,8 @@ class TrainSegmentation(
         "jitter", help="none; flip; jitter = scale 0.5 to 2, crop, flip; strong = and colour"
     )
     loss: Literal["ce", "ce+dice", "ce+lovasz"] = option(
-        "ce", help="cross-entropy alone, or with Dice or Lovasz (eomt has a loss of its own)"
+        "ce",
+        help="cross-entropy alone, or with Dice or Lovasz (queries and eomt have their own loss)",
     )
     class_weights: Literal["none", "balanced"] = option(
         "none",
@@ -91,6 +97,14 @@ class TrainSegmentation(
     pictures: int = option(4, ge=0, help="validation images drawn after each evaluation")
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
     out_dir: Path = option(Path("img_seg"), help="sub-folder of outputs/ for this run")
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> TrainSegmentation:
+        if self.head in OWN_LOSS and (self.loss != "ce" or self.class_weights != "none"):
+            raise ValueError(
+                f"--head {self.head} has a loss of its own: leave --loss and --class-weights out"
+            )
+        return self
 
 
 class SegmentationModelSummary(ModelSummary, SegmentationModelOptions):

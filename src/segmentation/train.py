@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.task import TrainingTask, Validate
-from .settings import TrainSegmentation
+from .settings import OWN_LOSS, TrainSegmentation
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +85,11 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
         from ..features.loaders import task_loaders
 
         moving = self.transform(self.options.preset(self.options.augment))
-        return task_loaders(
+        loaders = task_loaders(
             self.options, self.records, moving, self.transform("none", training=False)
         )
+        model.head.plan(self.options.epochs * len(loaders[0]))
+        return loaders
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Segmenter) -> tuple[Any, Any]:
         """The loaders of the features of their images."""
@@ -193,6 +195,10 @@ def choose_weights(
     from ..data.masks.reader import balanced_weights, count_pixels
 
     weights = options.dataset.CLASS_WEIGHTS
+    if options.head in OWN_LOSS:
+        if weights is not None:
+            log.warning("CLASS_WEIGHTS: no effect with --head %s", options.head)
+        return None
     if weights is None and options.class_weights == "balanced":
         log.info("counting the pixels of %d training masks", len(records))
         weights = balanced_weights(count_pixels(records, reader)[:-1])

@@ -210,6 +210,12 @@ def test_evaluation_refuses_what_would_do_nothing_and_what_does_not_fit(run, dat
         evaluate(EvaluateOptions(model=run / "best_model.pth", out_dir=tmp_path))
 
 
+def test_a_loss_that_the_head_does_not_ask_for_is_refused(data, tmp_path):
+    words = arguments(data, tmp_path, "--head", "queries", "--class-weights", "balanced")
+    with pytest.raises(UserError, match="--head queries has a loss of its own"):
+        cli.parse(TrainSegmentation, words)
+
+
 def test_wrong_data_stops_before_training(data: Path, tmp_path: Path) -> None:
     options = cli.parse(TrainSegmentation, arguments(data, tmp_path / "run"))
     with pytest.raises(UserError, match="image without mask"):

@@ -14,6 +14,13 @@ from src.segmentation.settings import HEADS
 from tests.counting import Largest
 
 BACKBONES = ("dinov3_vitt16", "dinov3_convnext_atto")
+PAIRS = [(name, head) for name in BACKBONES for head in HEADS]
+PAIRS.remove(("dinov3_convnext_atto", "eomt"))  # it is for vision transformers
+
+
+def smallest(head: str) -> str:
+    """The quickest backbone that the head works on."""
+    return "dinov3_vitt16" if head == "eomt" else "dinov3_convnext_atto"
 
 
 def segmenter(name: str, head: str, **options):
@@ -35,8 +42,7 @@ def test_the_table_and_the_flag_agree() -> None:
 
 
 @pytest.mark.parametrize("extractor", ["last", "multi"])
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(("name", "head"), PAIRS)
 def test_shapes_and_gradients(name, head, extractor) -> None:
     model = segmenter(name, head, feature_extractor=extractor)
     images = [torch.zeros(3, 40, 70, dtype=torch.uint8), torch.zeros(3, 64, 33, dtype=torch.uint8)]
@@ -53,12 +59,12 @@ def test_shapes_and_gradients(name, head, extractor) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_learns_three_colours(head) -> None:
-    model = segmenter("dinov3_convnext_atto", head, fine_tune=True).train()
+    model = segmenter(smallest(head), head, fine_tune=True).train()
     image, mask = quadrants()
     images, targets = [image, image.flip(-1)], [{"mask": mask}, {"mask": mask.flip(-1)}]
     rate = 1e-3 if head != "linear" else 3e-3
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    for _ in range(40):
+    for _ in range(20 if head == "eomt" else 40):
         optimizer.zero_grad()
         sum(model(images, targets).values()).backward()
         optimizer.step()
@@ -107,7 +113,7 @@ def test_targets_are_asked_for() -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_one_tiny_image_can_be_trained_on(head) -> None:
     """The last batch of an epoch may hold one image, whose coarsest map may be one cell."""
-    model = segmenter("dinov3_convnext_atto", head).train()
+    model = segmenter(smallest(head), head).train()
     image, mask = quadrants(32, 32)
     losses = model([image], [{"mask": mask}])
     assert all(term.isfinite() for term in losses.values())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
+from ...backbones.base import Backbone
 from ...backbones.dense import upsample
 
 # (logits float [B, C, H, W], masks uint8 [B, H, W] with IGNORE) -> scalar terms by name
@@ -23,8 +25,18 @@ class SegmentationHead(nn.Module):
 
     reads: Sequence[str] | None = None
 
-    def select(self, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The maps that the head looks at."""
+    @classmethod
+    def on(cls, backbone: Backbone, num_classes: int, channels: int) -> SegmentationHead:
+        """The head for a backbone; channels: its width inside."""
+        build: Any = cls  # each takes the shapes of the maps
+        return build(backbone.output_shape(), num_classes, channels)
+
+    def plan(self, steps: int) -> None:
+        """How many training steps there will be, for heads that change as they go."""
+
+    def read(self, backbone: Backbone, batch: Tensor) -> dict[str, Tensor]:
+        """What the head takes of the backbone for a normalised batch [B, 3, H, W]."""
+        maps = backbone(batch)
         return maps if self.reads is None else {name: maps[name] for name in self.reads}
 
     def losses(

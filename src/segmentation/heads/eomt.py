@@ -1,11 +1,14 @@
-"""Mask queries, after EoMT (https://arxiv.org/abs/2503.19108).
+"""EoMT, the encoder-only mask transformer (https://arxiv.org/abs/2503.19108).
 
-EoMT puts its queries into the last blocks of the encoder itself, which only works when these
-blocks are trained. Here the backbone is often frozen and comes from a hub whose blocks we do not
-open, so the last blocks are the head's own: queries and patch tokens go through them together,
-on top of the backbone's maps (the way of the Plain Mask Transformer; it gives 0.3 to 1.9 points
-for being able to freeze). The blocks, the upscaling, the mask head, the matcher and the loss are
-those of ``transformers`` (models/eomt); nothing is downloaded.
+Queries join the tokens before the ViT's last blocks and go through them together; then a linear
+layer names their classes, and an MLP and the upscaled patches give their masks. While training,
+each of these blocks lets a query look only at the patches of the mask that it has so far; this
+masked attention is annealed away, block after block, so that inference is a plain ViT.
+
+The last blocks and the final norm are the head's: trained at --lr, even where the backbone is
+frozen (a frozen encoder with unfrozen last blocks keeps --cache-features possible: what is kept is
+the tokens below them). Numbers agree with ``transformers``' EomtForUniversalSegmentation and
+EomtDinov3ForUniversalSegmentation (tests/segmentation/test_eomt.py).
 """
 
 from __future__ import annotations
@@ -15,136 +18,108 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ...backbones.pyramid import build_pyramid
-from ...core.errors import UserError
-from ...core.structures import IGNORE, FeatureShape
-from .base import Criterion, SegmentationHead
+from ...backbones.base import Backbone
+from ...backbones.tail import Grid, Tail
+from .mask_queries import QUERIES, Answer, MaskQueryHead, eomt_parts
 
-QUERIES = 100
-BLOCKS = 3
-LOSS_POINTS = 4096  # of a mask, as in Mask2Former (12544) for a third of the time
-_LEAST = 1e-6
-
-
-def _parts() -> Any:
-    """transformers' EoMT module; UserError when the package is missing or too old."""
-    import os
-
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        from transformers.models.eomt import modeling_eomt
-    except ImportError as error:
-        raise UserError(
-            f"--head eomt takes its parts from the package transformers (4.54 or later) and "
-            f"scipy: pip install transformers scipy ({error})"
-        ) from None
-    finally:
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-    return modeling_eomt
+# Of a ViT's blocks those that queries go through, as the paper's models (S, B: 3, L: 4, g: 5).
+BLOCKS = {12: 3, 24: 4}
+MOST_BLOCKS = 5
+ANNEALING = 0.9  # power of the polynomial by which a block's masking fades
 
 
-def positions(height: int, width: int, channels: int, like: Tensor) -> Tensor:
-    """Sine and cosine positions [1, height * width, channels], scaled to the map's sides."""
-    quarter = channels // 4
-    bands = 10000 ** (-torch.arange(quarter, device=like.device, dtype=torch.float32) / quarter)
+class EomtHead(MaskQueryHead):
+    """See above. queries: their number (the paper: 100 for semantic, 200 for panoptic and instance
+    segmentation)."""
 
-    def axis(count: int) -> Tensor:
-        place = (torch.arange(count, device=like.device, dtype=torch.float32) + 0.5) / count
-        angle = 2 * math.pi * place[:, None] * 16 * bands
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
+    steps: Tensor
+    masking: Tensor
 
-    y, x = axis(height), axis(width)
-    grid = torch.cat(
-        [y[:, None].expand(-1, width, -1), x[None].expand(height, -1, -1)], dim=-1
-    ).flatten(0, 1)
-    grid = torch.nn.functional.pad(grid, (0, channels - grid.shape[1]))
-    return grid[None].to(like.dtype)
-
-
-class EomtHead(SegmentationHead):
-    """Queries, each with a class and a mask; a pixel's class is scored by their sum."""
-
-    def __init__(self, shapes: dict[str, FeatureShape], num_classes: int, channels: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, queries: int = QUERIES) -> None:
         super().__init__()
-        parts = _parts()
-        heads = next(h for h in (8, 6, 4, 2, 1) if channels % h == 0)
+        parts, depth = eomt_parts(), backbone.spec.depths[0]
+        count = BLOCKS.get(depth, MOST_BLOCKS)
+        self.tail = Tail(backbone, count, queries, user="--head eomt")
+        self.reads = [f"tokens before block {depth - count + 1}"]
+        channels = self.tail.channels
         config = parts.EomtConfig(
             hidden_size=channels,
-            num_attention_heads=heads,
             num_labels=num_classes,
-            num_queries=QUERIES,
-            num_upscale_blocks=1,
-            layerscale_value=1.0,
-            train_num_points=LOSS_POINTS,
-            use_swiglu_ffn=False,
+            num_queries=queries,
+            num_upscale_blocks=max(1, round(math.log2(self.tail.patch)) - 2),  # to stride 4
         )
-        config._attn_implementation = "sdpa"
-        self.num_classes = num_classes
-        self.pyramid = build_pyramid(shapes, channels, levels=2)
-        self.reads = self.pyramid.reads
-        self.query = nn.Embedding(QUERIES, channels)
-        self.blocks = nn.ModuleList(parts.EomtLayer(config) for _ in range(BLOCKS))
-        self.norm = nn.LayerNorm(channels)
-        self.upscale = parts.EomtScaleLayer(config)
-        self.finest = parts.EomtScaleLayer(config)
+        self.query = nn.Embedding(queries, channels)
+        self.upscale = parts.EomtScaleBlock(config)
         self.mask_head = parts.EomtMaskHead(config)
         self.classify = nn.Linear(channels, num_classes + 1)
-        self.weights = {
-            "loss_cross_entropy": config.class_weight,
-            "loss_mask": config.mask_weight,
-            "loss_dice": config.dice_weight,
-        }
-        self.loss = parts.EomtLoss(config, self.weights)
+        self.set_loss(config)
+        self.total = 0
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("masking", torch.ones(count))  # share of the queries, by block
+        self._known: tuple[Any, list[bool]] = (None, [])
 
-    def queries(self, maps: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """(mask logits [B, Q, h, w] at stride 4, class logits [B, Q, C + 1]): in training after
-        each block (deep supervision), otherwise after the last."""
-        fine, coarse = self.pyramid(maps).values()
-        batch, channels, height, width = coarse.shape
-        tokens = coarse.flatten(2).transpose(1, 2)
-        tokens = tokens + positions(height, width, channels, tokens)
-        tokens = torch.cat([self.query.weight[None].expand(batch, -1, -1), tokens], dim=1)
+    @classmethod
+    def on(cls, backbone: Backbone, num_classes: int, channels: int) -> EomtHead:
+        """channels: none, the head is as wide as the ViT."""
+        return cls(backbone, num_classes)
+
+    def read(self, backbone: Backbone, batch: Tensor) -> dict[str, Tensor]:
+        """The tokens below the head's blocks."""
+        return backbone.tokens_below(batch)
+
+    def plan(self, steps: int) -> None:
+        """How many training steps there will be; unless told, the masking stays."""
+        self.total = steps
+
+    def queries(self, maps: dict[str, Tensor]) -> list[Answer]:
+        """See ``MaskQueryHead.queries``; masks at a quarter of the patch size or thereabouts."""
+        if self.training:
+            self._anneal()
+        tokens, grid = self.tail.join(self.query.weight, maps)
         answers = []
-        for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens)
-            if self.training or number == len(self.blocks):
-                done = self.norm(tokens)
-                patches = done[:, QUERIES:].transpose(1, 2).reshape(batch, channels, height, width)
-                grown = self.upscale(patches)[..., : fine.shape[-2], : fine.shape[-1]]
-                pixels = self.finest(grown + fine)
-                found = self.mask_head(done[:, :QUERIES])
-                masks = torch.einsum("bqc,bchw->bqhw", found, pixels)
-                answers.append((masks, self.classify(done[:, :QUERIES])))
-        return answers
+        for index, masked in enumerate(self._masked()):
+            mask = None
+            if masked:
+                answers.append(self._answer(tokens, grid))
+                mask = self._mask(answers[-1].masks.detach(), tokens.shape[1], grid, index)
+            tokens = self.tail.block(index, tokens, grid, mask)
+        answers.append(self._answer(tokens, grid))
+        return answers if self.training else answers[-1:]
 
-    def forward(self, maps: dict[str, Tensor]) -> Tensor:
-        masks, classes = self.queries(maps)[-1]
-        shares = classes.float().softmax(-1)[..., :-1]
-        scores = torch.einsum("bqc,bqhw->bchw", shares, masks.float().sigmoid())
-        return scores.clamp(min=_LEAST).log()
+    def _answer(self, tokens: Tensor, grid: Grid) -> Answer:
+        queries, patches = self.tail.split(tokens, grid)
+        masks = torch.einsum("bqc,bchw->bqhw", self.mask_head(queries), self.upscale(patches))
+        return Answer(masks, self.classify(queries))
 
-    def losses(
-        self, maps: dict[str, Tensor], masks: Tensor, criterion: Criterion
-    ) -> dict[str, Tensor]:
-        """The matched queries' class, mask and Dice losses, summed over the blocks.
+    def _mask(self, logits: Tensor, tokens: int, grid: Grid, index: int) -> Tensor:
+        """bool [B, N, N]: a query looks at the patches of its own mask, everybody else at all; in
+        training a random share of the queries is masked, as the annealing has it."""
+        inside = F.interpolate(logits.float(), size=grid, mode="bilinear").flatten(2) > 0
+        if self.training:
+            drawn = torch.rand(inside.shape[:2], device=inside.device) > self.masking[index]
+            inside = inside | drawn[..., None]
+        mask = inside.new_ones(len(logits), tokens, tokens)
+        mask[:, : self.tail.extra, self.tail.extra + self.tail.prefix :] = inside
+        return mask
 
-        The criterion is not asked. A pixel to be ignored belongs to no mask, as in Mask2Former;
-        an image without a single labelled pixel is left out.
-        """
-        labels = [mask.unique() for mask in masks]
-        labels = [found[found != IGNORE].long() for found in labels]
-        use = [i for i, found in enumerate(labels) if len(found)]
-        answers = self.queries(maps)
-        if not use:
-            return {"mask": sum(m.sum() * 0 + c.sum() * 0 for m, c in answers)}  # type: ignore
-        truths = [(masks[i][None] == labels[i][:, None, None]).float() for i in use]
-        kept = [labels[i] for i in use]
-        total = {name: torch.zeros((), device=masks.device) for name in self.weights}
-        for mask_logits, class_logits in answers:
-            terms = self.loss(mask_logits[use].float(), class_logits[use].float(), truths, kept)
-            for name, value in terms.items():
-                total[name] = total[name] + self.weights[name] * value / len(answers)
-        return {name.removeprefix("loss_"): value for name, value in total.items()}
+    def _anneal(self) -> None:
+        """Count a step. Of n blocks the k-th is unmasked from (k + 1) / (n + 2) of the training on
+        until (k + 2) / (n + 2), k from 0: the paper's schedule, without a wait for the device."""
+        self.steps += 1
+        if self.total:
+            count = len(self.masking)
+            begin = torch.arange(1, count + 1, device=self.masking.device) / (count + 2)
+            done = (self.steps / self.total - begin) * (count + 2)
+            self.masking.copy_((1 - done.clamp(0, 1)) ** ANNEALING)
+
+    def _masked(self) -> list[bool]:
+        """Whether each block masks: in training all; else those that masked half of the queries or
+        more when the training ended (read off the device where it has changed)."""
+        if self.training:
+            return [True] * len(self.masking)
+        version = (id(self.masking), self.masking._version)
+        if self._known[0] != version:
+            self._known = version, [share > 0.5 for share in self.masking.tolist()]
+        return self._known[1]

@@ -86,6 +86,19 @@ class TimmViT(HubModel):
         """Rotary position embedding (DINOv3), or None (DINOv2)."""
         return getattr(self.model, "rope", None)
 
+    def take_last(self, count: int) -> tuple[nn.Module, nn.Module]:
+        """Give the last ``count`` blocks and the final norm away: this model is then what is below
+        them, without a norm."""
+        assert 0 < count < self.n_blocks
+        blocks, norm = self.model.blocks[-count:], self.model.norm
+        self.model.blocks, self.model.norm = self.model.blocks[:-count], nn.Identity()
+        self.n_blocks -= count
+        return blocks, norm
+
+    def rotary(self, h: int, w: int) -> Tensor | None:
+        """The rotary positions of a grid (DINOv3), or None (DINOv2)."""
+        return None if self.rope is None else self._rotary(h, w)
+
     def _rotary(self, h: int, w: int) -> Tensor:
         """timm's rotary positions of a grid. timm makes them on the host and uploads them at each
         forward; here they are remembered, for the last sizes."""
