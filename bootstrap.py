@@ -23,7 +23,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def fingerprint(files: list[Path]) -> str:
+def requirements_digest(files: list[Path]) -> str:
     """What the installation depends on: this Python, and the requirement files' text."""
     text = sys.version + "".join(file.read_text() for file in files)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -56,7 +56,7 @@ def make_environment() -> None:
 def install(name: str) -> None:
     """Make .venv and install requirement file ``name`` into it, unless that is already done."""
     files = sorted(ROOT.glob("requirements*.txt"))
-    wanted = fingerprint(files)
+    wanted = requirements_digest(files)
     stamps = [VENV / f".installed-{name}", VENV / ".installed-requirements-dev.txt"]
     if PYTHON.exists() and any(s.exists() and s.read_text() == wanted for s in stamps):
         return

@@ -21,7 +21,7 @@ from src.core.cli import parse, run
 from src.core.config import option
 from src.data.common.images import list_images
 from src.features.extract import compute
-from src.features.model import FeatureModel, build_feature_model
+from src.features.model import FeatureExtractor, build_feature_extractor
 from src.features.reading import ImageBatch, Reader, default_workers
 from src.features.settings import FeatureOptions
 
@@ -39,7 +39,7 @@ class BenchmarkOptions(FeatureOptions):
 
 
 def ready_batches(
-    model: FeatureModel, paths: list[Path], batch: int
+    model: FeatureExtractor, paths: list[Path], batch: int
 ) -> list[tuple[torch.Tensor, ImageBatch]]:
     """The batches that extraction makes, normalised and on the device."""
     reader = Reader(model.imgsz, model.resize, model.divisor, batch, 2)
@@ -51,7 +51,7 @@ def ready_batches(
     ]
 
 
-def bare(model: FeatureModel, batches: list[tuple[torch.Tensor, ImageBatch]]) -> None:
+def bare(model: FeatureExtractor, batches: list[tuple[torch.Tensor, ImageBatch]]) -> None:
     """The backbone alone."""
     on = model.dtype != torch.float32
     with torch.inference_mode(), torch.autocast(model.device.type, model.dtype, enabled=on):
@@ -68,7 +68,7 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     paths = list_images(options.images)
     paths = (paths * (1 + options.count // len(paths)))[: options.count]
-    model = build_feature_model(options, "cls")
+    model = build_feature_extractor(options, "cls")
     batches = ready_batches(model, paths, options.batch)
 
     def extraction() -> None:

@@ -55,7 +55,7 @@ def measure(options: StartupOptions) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the child is ended too
     helps = [seconds_of_help() for _ in range(options.runs)]
-    log.info("train_detection.py --help: %s (wanted: under 1 s)", spread(helps))
+    log.info("train_detection.py --help: %s (wanted: under 1 s)", median_and_range(helps))
     with tempfile.TemporaryDirectory() as folder:
         draw_dataset(Path(folder) / "data", train=16, valid=4)
         flags = ["--config", "detection_configs/demo.yaml", "--data-root", f"{folder}/data"]
@@ -64,10 +64,13 @@ def measure(options: StartupOptions) -> None:
         flags += ["--workers", str(options.workers), "--epochs", "1", "--overwrite"]
         flags += ["--out-dir", f"{folder}/run"]
         steps = [seconds_to_first_step(flags) for _ in range(options.runs)]
-    log.info("from the command to the first training step: %s (wanted: under 20 s)", spread(steps))
+    log.info(
+        "from the command to the first training step: %s (wanted: under 20 s)",
+        median_and_range(steps),
+    )
 
 
-def spread(values: list[float]) -> str:
+def median_and_range(values: list[float]) -> str:
     """Best, median and worst of some seconds."""
     return f"best {min(values):.2f} s, median {median(values):.2f} s, worst {max(values):.2f} s"
 

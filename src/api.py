@@ -23,7 +23,7 @@ from .core.structures import ResizeMode, Size
 from .core.task_spec import Loaded
 from .data.common.images import list_images, read_image, resize
 from .engine.checkpoint import load_checkpoint
-from .engine.distributed import choose_device
+from .engine.precision import choose_device
 from .tasks import tasks
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FrozenBackbone:
     contract: normalised images in, named feature maps out (docs/architecture.md)."""
 
     def __init__(self, module: Backbone, device: str = "auto") -> None:
-        self.device = torch.device(choose_device(device))
+        self.device = choose_device(device)
         self.module = module.eval().to(self.device)
 
     def features(

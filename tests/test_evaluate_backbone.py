@@ -175,7 +175,7 @@ def test_a_floor_for_segmentation(tmp_path) -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[:2] = 1
     write_image(tmp_path / "images" / "a.png", np.zeros((8, 8, 3), np.uint8))
-    write_mask(tmp_path / "masks" / "a.png", mask, np.zeros((256, 3), np.uint8))
+    write_mask(tmp_path / "masks" / "a.png", mask)
     content = {f"{s}_{k}": k.lower() for s in ("TRAIN", "VALID") for k in ("IMAGES", "MASKS")}
     content |= {"DATA_ROOT": str(tmp_path), "ALL_CLASSES": ["sky", "road", "car"]}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))

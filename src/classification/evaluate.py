@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_json
-from ..data.common.faults import settle
+from ..data.common.faults import report_faults
 from ..data.common.loaders import valid_loader
 from ..data.labels.reader import check_labels, read_labels, split_source
 from ..data.labels.settings import LabelDataset
@@ -32,7 +32,7 @@ def evaluate_classification(options: Any, out_dir: Path) -> dict[str, Any]:
     dataset.CLASS_NAMES, dataset.MULTI_LABEL = trained.names, trained.checkpoint["multi_label"]
     flags = {options.split: found.folders[0]}
     data = read_labels(dataset, found.data_root, flags=flags, splits=[options.split])
-    settle([*data.faults, *check_labels(data)])
+    report_faults([*data.faults, *check_labels(data)])
     records = data.records[options.split]
     classes = len(trained.names) if data.multi_label else None
     size, resize = trained.image_size, resize_of(options, trained)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.progress import Progress
 from ..engine.distributed import gather_objects, is_main
-from ..engine.progress import Progress
 from ..metrics.classification import ClassificationMetric, ClassificationScores
 from ..visualise.plots import plot_confusion, plot_reliability
 from .classifier import Classifier

@@ -11,12 +11,11 @@ from torch import Tensor
 from ..backbones.batching import are_features
 from ..core.config import to_yaml
 from ..core.files import write_text
+from ..core.progress import Progress
 from ..engine.checkpoint import save_checkpoint
-from ..engine.distributed import choose_device
 from ..engine.history import History
 from ..engine.job import Job
-from ..engine.precision import arithmetic, choose_type
-from ..engine.progress import Progress
+from ..engine.precision import arithmetic, choose_device, choose_type
 from ..engine.run_folder import BEST, CONFIG, claim_run_folder
 from ..features.cached import FeatureBatch
 from .classifier import Classifier
@@ -35,7 +34,7 @@ def fit_head(job: Job) -> History:
     assert job.validate is not None
     claim_run_folder(job.run_dir, resume=False, overwrite=options.overwrite)
     write_text(job.run_dir / CONFIG, to_yaml(options))
-    device = torch.device(choose_device(options.device))
+    device = choose_device(options.device)
     dtype = choose_type(options.precision, device, model.backbone.name)
     model.to(device).eval()
     history = History(job.run_dir, job.best_metric)

@@ -205,14 +205,14 @@ def check_options(options: TrainClassifier) -> None:
 
 def read_data(options: TrainClassifier) -> LabelData:
     """Both splits, checked."""
-    from ..data.common.faults import settle
+    from ..data.common.faults import report_faults
     from ..data.labels.reader import check_labels, read_labels
     from ..engine.summary import say_data
 
     flags = {"train": options.train_dir, "valid": options.valid_dir}
     data = read_labels(options.dataset, options.data_root, flags=flags)
     checked = [] if options.skip_check else check_labels(data)
-    settle([*data.faults, *checked], stop=not options.skip_check)
+    report_faults([*data.faults, *checked], stop=not options.skip_check)
     say_data(data.records, data.names)
     if data.multi_label:
         log.info("multi-label: an image may have several classes, or none")

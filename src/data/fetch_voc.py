@@ -42,7 +42,7 @@ BOXES = Layout("Main", {"JPEGImages": "images", "Annotations": "labels"})
 MASKS = Layout("Segmentation", {"JPEGImages": "images", "SegmentationClass": "masks"})
 
 
-class Part(NamedTuple):
+class Archive(NamedTuple):
     """One archive and what is wanted of it: image set ``listed`` goes to ``split``."""
 
     url: str
@@ -52,7 +52,7 @@ class Part(NamedTuple):
     split: str
 
 
-def official_parts(years: Sequence[str], base_url: str | None = None) -> list[Part]:
+def official_archives(years: Sequence[str], base_url: str | None = None) -> list[Archive]:
     """The archives of the years, by torchvision's table; ``base_url``: a mirror's folder."""
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
@@ -64,19 +64,19 @@ def official_parts(years: Sequence[str], base_url: str | None = None) -> list[Pa
             entry = DATASET_YEAR_DICT[key]
             filename = entry["filename"]
             url = f"{base_url.rstrip('/')}/{filename}" if base_url else entry["url"]
-            parts.append(Part(url, filename, entry["md5"], listed, split))
+            parts.append(Archive(url, filename, entry["md5"], listed, split))
     return parts
 
 
-def segmentation_parts(base_url: str | None = None) -> list[Part]:
+def segmentation_parts(base_url: str | None = None) -> list[Archive]:
     """The archive of 2012, once for each split of segmentation."""
-    [part] = official_parts(["2012"], base_url)
+    [part] = official_archives(["2012"], base_url)
     return [
         part._replace(listed=name, split=to) for name, to in (("train", "train"), ("val", "valid"))
     ]
 
 
-def fetch(out: Path, parts: Sequence[Part], layout: Layout = BOXES) -> Path:
+def fetch(out: Path, parts: Sequence[Archive], layout: Layout = BOXES) -> Path:
     """Bring the parts to ``out``/voc_07_12/voc_xml_dataset (boxes) or
     ``out``/voc_2012_segmentation (masks) and return that folder."""
     base = require_writable(out / "voc_07_12")
@@ -223,7 +223,7 @@ def _command() -> None:
         folder = fetch(settings.out, segmentation_parts(settings.base_url), MASKS)
         config = "segmentation_configs/voc.yaml"
     else:
-        folder = fetch(settings.out, official_parts(settings.year, settings.base_url))
+        folder = fetch(settings.out, official_archives(settings.year, settings.base_url))
         config = "detection_configs/voc.yaml"
     log.info("%s is complete; train with --config %s", folder, config)
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..core.files import write_json
-from ..data.common.faults import settle
+from ..data.common.faults import report_faults
 from ..data.common.loaders import valid_loader
 from ..data.common.pairs import named_folders
 from ..data.depths.reader import check_depths, read_depth_split
@@ -31,7 +31,7 @@ def evaluate_depth(options: Any, out_dir: Path) -> dict[str, Any]:
     found = source_of(options, trained, DepthDataset, ("images", "depths"))
     dataset, given = found.dataset, found.folders
     records, faults = read_depth_split(dataset, options.split, found.data_root, *given)
-    settle([*faults, *check_depths(records, options.split)])
+    report_faults([*faults, *check_depths(records, options.split)])
     folders = named_folders(dataset, options.split, "depths", found.data_root, *given)
     transform = DepthTransform(
         dataset, trained.image_size, resize_of(options, trained), training=False

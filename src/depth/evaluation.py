@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.dense import upsample
+from ..core.progress import Progress
 from ..core.structures import Geometry
 from ..data.common.images import read_image, write_image
 from ..data.common.loaders import Batch
 from ..data.depths.reader import DepthRecord, read_depth
 from ..data.depths.settings import DepthDataset
 from ..engine.distributed import gather_objects, is_main
-from ..engine.progress import Progress
 from ..metrics.depth import DepthMetric, DepthScores
 from ..visualise.depth import depth_rows
 from ..visualise.draw import contact_sheet

@@ -88,7 +88,7 @@ class DepthTask(TrainingTask[TrainDepth]):
         from ..core.errors import UserError
         from ..core.structures import Size
         from ..data.depths.reader import cropped, read_depth
-        from ..features.cache import Entry
+        from ..features.cache import ArraySpec
         from ..features.cached import KeptTargets
         from ..features.loaders import cache_loaders
 
@@ -107,7 +107,7 @@ class DepthTask(TrainingTask[TrainDepth]):
                 "depth": cropped(read_depth(record.depth, data), data.EVAL_CROP)
             },
             kept=KeptTargets(
-                {"depth": Entry((size.height, size.width), "float32")},
+                {"depth": ArraySpec((size.height, size.width), "float32")},
                 lambda record: [record.depth, rules],
             ),
         )
@@ -150,7 +150,7 @@ class DepthTask(TrainingTask[TrainDepth]):
 
 def read_data(options: TrainDepth) -> Records:
     """Both splits, paired and checked."""
-    from ..data.common.faults import settle
+    from ..data.common.faults import report_faults
     from ..data.depths.reader import check_depths, read_depth_split
 
     train, faults = read_depth_split(
@@ -161,6 +161,6 @@ def read_data(options: TrainDepth) -> Records:
     )
     if not options.skip_check:
         more = [*more, *check_depths(train, "train"), *check_depths(valid, "valid")]
-    settle([*faults, *more], stop=not options.skip_check)
+    report_faults([*faults, *more], stop=not options.skip_check)
     log.info("%d training images, %d validation images", len(train), len(valid))
     return {"train": train, "valid": valid}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from ..core.progress import Progress
 from ..core.structures import Detections
 from ..data.boxes.records import BoxRecord
 from ..data.common.loaders import Batch
 from ..engine.distributed import gather_objects, is_main
-from ..engine.progress import Progress
 from ..metrics.boxes import BoxTruth
 from ..metrics.detection import DetectionMetric, DetectionScores
 from ..predict.predictor import download

@@ -77,7 +77,7 @@ class DetectionTask(TrainingTask[TrainDetection]):
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Detector) -> tuple[Any, Any]:
         """The loaders of the features of their images."""
         from ..data.boxes.transforms import box_transform
-        from ..features.cache import Entry
+        from ..features.cache import ArraySpec
         from ..features.cached import KeptTargets
         from ..features.loaders import cache_loaders
 
@@ -92,7 +92,7 @@ class DetectionTask(TrainingTask[TrainDetection]):
             plain=box_transform("none", Size(*options.imgsz), options.resize, training=True),
             targets=lambda record: {},  # scores are taken with the records' own boxes
             kept=KeptTargets(
-                {"boxes": Entry((room, 4), "float32"), "labels": Entry((room,), "int64")},
+                {"boxes": ArraySpec((room, 4), "float32"), "labels": ArraySpec((room,), "int64")},
                 lambda record: [
                     str([v.tolist() for v in (record.boxes, record.labels, record.crowd)])
                 ],
@@ -136,7 +136,7 @@ def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
     """Both splits, checked."""
     from ..data.boxes.doctor import quick_check
     from ..data.boxes.reader import read_split
-    from ..data.common.faults import settle
+    from ..data.common.faults import report_faults
     from ..engine.summary import say_data
 
     records = {}
@@ -145,7 +145,7 @@ def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:
         records[split], found = read_split(options.dataset, split, options.data_root)
         faults += found
     if options.skip_check:
-        settle(faults, stop=False)
+        report_faults(faults, stop=False)
     else:
         quick_check(records, faults, options.dataset.names)
     say_data(records, options.dataset.names[1:])

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..core.errors import UserError
+from .precision import choose_device
 from .settings import TrainingOptions
 
 if TYPE_CHECKING:
@@ -40,15 +41,6 @@ def world() -> int:
 def is_main() -> bool:
     """Whether this process is the one that writes and talks."""
     return rank() == 0
-
-
-def choose_device(device: str) -> str:
-    """'auto', 'cpu' or 'cuda' -> 'cpu' or 'cuda'; UserError when CUDA is asked for and absent."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this machine has no usable CUDA device; use --device cpu")
-    return device
 
 
 @contextmanager
@@ -87,7 +79,7 @@ def build_fabric(options: TrainingOptions, dtype: torch.dtype) -> Fabric:
         from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
     _quieten()
-    device = choose_device(options.device)
+    device = choose_device(options.device).type
     plugins: list[Any] = [_fabric_precision(dtype, device)]
     if world() == 1:
         if options.strategy != "auto":

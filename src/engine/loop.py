@@ -21,12 +21,12 @@ from torch import Tensor
 from ..core.config import to_yaml
 from ..core.errors import UserError
 from ..core.files import write_text
+from ..core.progress import Progress
 from . import state
 from .distributed import (
     any_rank,
     broadcast_buffers,
     build_fabric,
-    choose_device,
     gather_objects,
     is_main,
     rank,
@@ -40,10 +40,9 @@ from .interrupt import StopRequest
 from .job import Job
 from .losses import EpochLosses
 from .optim import Schedule, build_optimizer, parameter_groups, require_sensible
-from .precision import backbone_of, choose_type
-from .progress import Progress
+from .precision import backbone_of, choose_device, choose_type
 from .run_folder import CONFIG, LAST, check_run_folder, claim_run_folder
-from .saving import Position, Room, Saver, frozen_fingerprint
+from .saving import DiskSpace, Position, Saver, frozen_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +60,18 @@ def fit(job: Job) -> History:
     options = job.options
     require_sensible(options)
     fingerprint = frozen_fingerprint(job)
-    room = Room(job, head_only=fingerprint is not None)
+    disk_space = DiskSpace(job, head_only=fingerprint is not None)
     if is_main():
         check_run_folder(
             job.run_dir,
             resume=options.resume,
             overwrite=options.overwrite,
-            needed_bytes=room.needed(),
+            needed_bytes=disk_space.needed(),
         )
     if len(job.train_loader) == 0:
         raise UserError("there is no batch to train on: fewer training images than processes")
     with StopRequest() as stop:
-        return _Run(job, room, fingerprint, stop).train()
+        return _Run(job, disk_space, fingerprint, stop).train()
 
 
 def seed_everything(*key: int) -> None:
@@ -86,9 +85,11 @@ def seed_everything(*key: int) -> None:
 class _Run:
     """One call of ``fit``."""
 
-    def __init__(self, job: Job, room: Room, fingerprint: str | None, stop: StopRequest) -> None:
+    def __init__(
+        self, job: Job, disk_space: DiskSpace, fingerprint: str | None, stop: StopRequest
+    ) -> None:
         options = job.options
-        self.job, self.options, self.room, self.stop = job, options, room, stop
+        self.job, self.options, self.disk_space, self.stop = job, options, disk_space, stop
         dtype = choose_type(
             options.precision, choose_device(options.device), backbone_of(job.model)
         )
@@ -131,7 +132,7 @@ class _Run:
         try:
             while self.at.epoch < options.epochs:
                 if is_main():
-                    self.room.require()
+                    self.disk_space.require()
                 row = self._train_epoch()
                 self._finish_epoch(row, self._validate())
                 for hook in hooks:
@@ -152,7 +153,7 @@ class _Run:
         """Train the batches that are left of an epoch; the row of its history."""
         skip, length = self.at.batch, len(self.job.train_loader)
         title = f"epoch {self.at.epoch + 1}/{self.options.epochs}"
-        progress = Progress(title, length, skip, enabled=is_main())
+        progress = Progress(title, length, start=skip, enabled=is_main())
         losses = EpochLosses(self.at)
         self.model.train()
         try:

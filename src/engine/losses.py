@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from .progress import Progress
 from .saving import Position
 
 READ_BATCHES = 100  # losses are read off the device this often, or each second
@@ -19,7 +20,7 @@ class EpochLosses:
         self.at = at  # its batch and sums are kept up to date by ``read``
         self.names: list[str] = []
         self.unread: list[Tensor] = []
-        self.read_at = Progress.now()
+        self.read_at = time.monotonic()
 
     def add(self, terms: dict[str, Tensor]) -> None:
         """A batch's terms."""
@@ -28,7 +29,7 @@ class EpochLosses:
 
     def due(self) -> bool:
         """Whether it is time to wait for the device and read."""
-        return len(self.unread) >= READ_BATCHES or Progress.now() - self.read_at > 1
+        return len(self.unread) >= READ_BATCHES or time.monotonic() - self.read_at > 1
 
     def read(self) -> None:
         """Add what is unread to the sums; UserError when a loss is not finite."""
@@ -49,7 +50,7 @@ class EpochLosses:
             self.at.sums[name] = self.at.sums.get(name, 0.0) + value
         self.at.batch += len(values)
         self.unread.clear()
-        self.read_at = Progress.now()
+        self.read_at = time.monotonic()
 
     def means(self) -> dict[str, float]:
         """``loss`` and, when there are several terms, ``loss_<term>``: means over the batches."""

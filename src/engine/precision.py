@@ -18,6 +18,19 @@ from ..core.errors import UserError
 log = logging.getLogger(__name__)
 
 
+def choose_device(name: str) -> torch.device:
+    """The device that a flag names; auto = CUDA when there is one. UserError without it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"--device {name}: this PyTorch ({torch.__version__}) finds no CUDA device; check "
+            "the driver and that a CUDA build of torch is installed, or use --device cpu"
+        )
+    return device
+
+
 def choose_type(precision: str, device: torch.device | str, backbone: str) -> torch.dtype:
     """The type of heavy operations that ``--precision`` names on this device.
 

@@ -48,7 +48,7 @@ def frozen_fingerprint(job: Job) -> str | None:
     return None if trained else checkpoints.fingerprint(backbone)
 
 
-class Room:
+class DiskSpace:
     """The space that the checkpoints of a job need."""
 
     def __init__(self, job: Job, head_only: bool) -> None:

@@ -97,11 +97,10 @@ class TrainingTask(Generic[Options]):
 
     def train(self) -> History:
         """Train as the options say; UserError for anything the user can mend."""
-        import torch
 
-        from .distributed import choose_device
         from .job import Job
         from .loop import seed_everything
+        from .precision import choose_device
         from .run_folder import check_run_folder
         from .summary import describe, say_size
 
@@ -118,7 +117,7 @@ class TrainingTask(Generic[Options]):
             self.draw_samples(loaders[0], self.run_dir / "samples.png")
         if options.cache_features:
             loaders = self.cached(loaders, model)
-        device = torch.device(choose_device(options.device))
+        device = choose_device(options.device)
         job = Job(
             options=options,
             run_dir=self.run_dir,

@@ -32,7 +32,7 @@ _ALIGN = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArraySpec:
     """One array of a row: its largest shape, and the type it is kept in."""
 
     shape: tuple[int, ...]
@@ -69,7 +69,7 @@ class FeatureCache:
         self,
         root: Path,
         settings: Mapping[str, Any],
-        entries: Mapping[str, Entry],
+        entries: Mapping[str, ArraySpec],
         keys: Sequence[bytes],
     ) -> None:
         self.entries = dict(entries)

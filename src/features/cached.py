@@ -22,7 +22,7 @@ from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.structures import Geometry, Size
 from ..data.common.loaders import Batch, BatchLoader, Key, Packed, Samples, Transform, collate
-from .cache import Entry, FeatureCache, Part
+from .cache import ArraySpec, FeatureCache, Part
 from .digests import Contents, row_keys
 
 Arrays = dict[str, np.ndarray]
@@ -105,7 +105,7 @@ class KeptTargets:
     target is made of.
     """
 
-    entries: dict[str, Entry]
+    entries: dict[str, ArraySpec]
     content: Callable[[Any], Sequence[Path | str]]
 
 
@@ -165,15 +165,15 @@ class CachedLoader:
         keys = row_keys(self.contents.digests, words)
         self.cache = FeatureCache(caching.folder, settings, self._entries(), keys)
 
-    def _entries(self) -> dict[str, Entry]:
+    def _entries(self) -> dict[str, ArraySpec]:
         """The arrays of a row; features are measured on a grey image of the largest size."""
         width, height = self.caching.size
         geometry = Geometry(self.caching.size, self.caching.size)
         grey = torch.full((1, 3, height, width), 127, dtype=torch.uint8)
         probe = self._extract(Batch(grey, [(height, width)], [{}], [0], [geometry]))[0]
-        entries = {_GEOMETRY: Entry((4,), "int32")}
+        entries = {_GEOMETRY: ArraySpec((4,), "int32")}
         for name, value in probe.values.items():
-            entries[name] = Entry(tuple(value.shape), self.caching.store)
+            entries[name] = ArraySpec(tuple(value.shape), self.caching.store)
         if isinstance(self.caching.targets, KeptTargets):
             entries |= {_TARGET + name: e for name, e in self.caching.targets.entries.items()}
         return entries

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from ..core.errors import UserError
 from ..core.files import Stamp, require_writable
+from ..core.progress import Progress
 from ..core.structures import Size
 from ..data.common.images import fitted_size, image_size_of, list_images
 from ..engine.distributed import is_main, rank, world
-from ..engine.progress import Progress
 from .chunks import Chunk, ChunkStore, work_folder
 from .files import require_pyarrow, write_features
-from .model import FeatureModel, build_feature_model
-from .reading import Part, Reader, default_workers
+from .model import FeatureExtractor, build_feature_extractor
+from .reading import ReadBatch, Reader, default_workers
 from .settings import ExtractOptions
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class _Answer:
     """A part with its features on their way to the host."""
 
-    part: Part
+    part: ReadBatch
     host: Tensor | None = None
     done: Any = None  # torch.cuda.Event after the copy
 
@@ -46,7 +46,7 @@ class _Answer:
         return self.host.numpy()
 
 
-def _start(model: FeatureModel, part: Part) -> _Answer:
+def _start(model: FeatureExtractor, part: ReadBatch) -> _Answer:
     """Submit a part; on CUDA nothing is waited for."""
     if part.batch is None:
         return _Answer(part)
@@ -61,7 +61,7 @@ def _start(model: FeatureModel, part: Part) -> _Answer:
 
 
 def compute(
-    model: FeatureModel,
+    model: FeatureExtractor,
     paths: Sequence[Path],
     chunks: Sequence[tuple[int, range]],
     *,
@@ -120,7 +120,7 @@ class _Gathered:
 
 
 def fill_store(
-    model: FeatureModel,
+    model: FeatureExtractor,
     paths: Sequence[Path],
     store: ChunkStore,
     *,
@@ -178,7 +178,7 @@ def run_extract(options: ExtractOptions) -> int:
         require_pyarrow()
     paths = list_images(options.input)
     require_writable(options.out.parent)
-    model = build_feature_model(options, options.what, options.unit)
+    model = build_feature_extractor(options, options.what, options.unit)
     if options.what == "map":
         _require_one_size(paths, model)
     _require_space(options, model, len(paths))
@@ -228,7 +228,7 @@ def _merge(
         log.error("%d of %d images could not be read and have no row", len(faults), len(paths))
 
 
-def _require_one_size(paths: Sequence[Path], model: FeatureModel) -> None:
+def _require_one_size(paths: Sequence[Path], model: FeatureExtractor) -> None:
     """Whole maps go into one array: UserError, before any work, when their sizes differ."""
     if model.resize == "stretch":
         return
@@ -248,7 +248,7 @@ def _require_one_size(paths: Sequence[Path], model: FeatureModel) -> None:
         )
 
 
-def _require_space(options: ExtractOptions, model: FeatureModel, count: int) -> None:
+def _require_space(options: ExtractOptions, model: FeatureExtractor, count: int) -> None:
     """UserError when the chunks and the result will not fit on the disk."""
     numbers = model.channels
     if options.what == "map":

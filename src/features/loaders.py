@@ -16,10 +16,10 @@ from ..core.errors import UserError
 from ..core.paths import output_folder
 from ..core.structures import Size
 from ..data.common.loaders import Batch, BatchLoader, Samples, Transform, split_loaders
-from ..engine.distributed import choose_device, is_main, rank, world
-from ..engine.precision import arithmetic, choose_type
+from ..engine.checkpoint import fingerprint
+from ..engine.distributed import is_main, rank, world
+from ..engine.precision import arithmetic, choose_device, choose_type
 from .cached import Arrays, CachedLoader, Caching, KeptTargets
-from .model import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def cache_loaders(
 
 
 def extractor(
-    model: FeatureModel, device: str, dtype: torch.dtype
+    model: FeatureModel, device: torch.device, dtype: torch.dtype
 ) -> Callable[[Batch], list[ImageFeatures]]:
     """A batch -> the features of its images, in the arithmetic of training."""
 

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
 from ..backbones.build import build_backbone
 from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
-from ..engine.distributed import choose_device
-from ..engine.precision import arithmetic, choose_type
+from ..engine.checkpoint import fingerprint
+from ..engine.precision import arithmetic, choose_device, choose_type
 from .reading import ImageBatch
 from .settings import FeatureOptions, What
 
 log = logging.getLogger(__name__)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 (hexadecimal, 64 letters) of a module's parameters and buffers with their names.
-
-    All bytes go in: about a second a gigabyte.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(raw.numpy().data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -70,7 +56,7 @@ class Identity:
         return cls(**values)
 
 
-class FeatureModel:
+class FeatureExtractor:
     """A backbone on its device, and what is taken from it.
 
     what: cls = class token [C] (ConvNeXt: the normed mean over the last map); patches = mean of
@@ -92,7 +78,7 @@ class FeatureModel:
     ) -> None:
         if unit and what == "map":
             raise UserError("--unit scales vectors, not maps; leave it out, or take another --what")
-        self.device = torch.device(choose_device(device))
+        self.device = choose_device(device)
         self.dtype = choose_type(precision, self.device, backbone.name)
         weights = fingerprint(backbone.hub_model)
         self.backbone = backbone.eval().to(self.device)
@@ -155,7 +141,9 @@ def _figures(values: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 6) for value in values.flatten().tolist())
 
 
-def build_feature_model(options: FeatureOptions, what: What, unit: bool = False) -> FeatureModel:
+def build_feature_extractor(
+    options: FeatureOptions, what: What, unit: bool = False
+) -> FeatureExtractor:
     """The model that the options of a command ask for. Random weights come from ``--seed``, so
     that a run can be resumed and an index searched with them. Raises UserError."""
     if options.weights == "none":
@@ -167,7 +155,7 @@ def build_feature_model(options: FeatureOptions, what: What, unit: bool = False)
         repo_dir=options.repo_dir,
         feature_extractor="last",
     )
-    return FeatureModel(
+    return FeatureExtractor(
         backbone,
         Size(*options.imgsz),
         options.resize,

@@ -35,7 +35,7 @@ class ImageBatch:
 
 
 @dataclass
-class Part:
+class ReadBatch:
     """What comes of one chunk of images: batches, and after the last of them ``end`` with the
     images that could not be read (row, why)."""
 
@@ -81,7 +81,9 @@ class Reader:
             slot[:, image.shape[1] :] = 0
         return ImageBatch(pixels, sizes, list(rows))
 
-    def parts(self, paths: Sequence[Path], chunks: Sequence[tuple[int, range]]) -> Iterator[Part]:
+    def parts(
+        self, paths: Sequence[Path], chunks: Sequence[tuple[int, range]]
+    ) -> Iterator[ReadBatch]:
         """Read the rows of each (number, rows) chunk, in order; a batch never spans two chunks."""
         with one_cv2_thread(), ThreadPoolExecutor(self.workers, "read") as pool:
             ahead = _Ahead(self, pool, paths, [row for _, rows in chunks for row in rows])
@@ -91,7 +93,7 @@ class Reader:
             finally:
                 ahead.cancel()
 
-    def _chunk(self, number: int, rows: range, ahead: _Ahead) -> Iterator[Part]:
+    def _chunk(self, number: int, rows: range, ahead: _Ahead) -> Iterator[ReadBatch]:
         waiting: dict[Size, list[_Read]] = {}
         faults: list[tuple[int, str]] = []
         for row in rows:
@@ -103,12 +105,12 @@ class Reader:
             group = waiting.setdefault(self.padded(Size(image.shape[1], image.shape[0])), [])
             group.append(_Read(row, image, stamp))
             if len(group) == self.batch:
-                yield Part(number, self._batch(group))
+                yield ReadBatch(number, self._batch(group))
                 group.clear()
         for group in waiting.values():
             if group:
-                yield Part(number, self._batch(group))
-        yield Part(number, None, end=True, faults=faults)
+                yield ReadBatch(number, self._batch(group))
+        yield ReadBatch(number, None, end=True, faults=faults)
 
     def _batch(self, group: list[_Read]) -> ImageBatch:
         batch = self.stack([one.image for one in group], [one.row for one in group])

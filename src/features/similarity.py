@@ -10,13 +10,13 @@ import numpy as np
 
 from ..core.errors import UserError
 from .extract import compute
-from .model import FeatureModel, build_feature_model
+from .model import FeatureExtractor, build_feature_extractor
 from .settings import SimilarityOptions
 
 log = logging.getLogger(__name__)
 
 
-def vectors_of(model: FeatureModel, paths: Sequence[Path], batch: int = 32) -> np.ndarray:
+def vectors_of(model: FeatureExtractor, paths: Sequence[Path], batch: int = 32) -> np.ndarray:
     """float32 [N, D], a row for each image in order. UserError when one cannot be read."""
     blocks = []
     whole = [(0, range(len(paths)))]
@@ -38,7 +38,7 @@ def run_similarity(options: SimilarityOptions) -> int:
     for path in options.images:
         if not path.is_file():
             raise UserError(f"no such image: {path}")
-    model = build_feature_model(options, options.what)
+    model = build_feature_extractor(options, options.what)
     vectors = vectors_of(model, options.images)
     log.info("%.6f", cosine(vectors[0], vectors[1]))
     return 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-VOID = 255
+from ..core.structures import IGNORE
 
 
 def region_iou(predicted: np.ndarray, truth: np.ndarray, void: np.ndarray | None = None) -> float:
@@ -103,13 +103,13 @@ def video_scores(predicted: np.ndarray, truth: np.ndarray) -> VideoScores:
     mask was given (the first) and, by habit, the last: hand in what is to be measured.
     """
     assert predicted.shape == truth.shape and truth.ndim == 3
-    labels = [int(label) for label in np.unique(truth) if 0 < label < VOID]
+    labels = [int(label) for label in np.unique(truth) if 0 < label < IGNORE]
     assert labels, "no object in the truth"
     objects = {}
     for label in labels:
         j, f = [], []
         for ours, theirs in zip(predicted, truth):
-            void = theirs == VOID
+            void = theirs == IGNORE
             j.append(region_iou(ours == label, theirs == label, void))
             f.append(boundary_f(ours == label, theirs == label, void))
         recalls = [float((np.array(v) > 0.5).mean()) for v in (j, f)]

@@ -1,4 +1,4 @@
-"""Masks as files: index PNGs, read and written, and masks in cells of a patch map."""
+"""Masks as files: index PNGs, and masks in cells of a patch map."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import UserError
-from ..core.files import atomic_path
-from ..visualise.draw import colour
-
-VOID = 255
+from ..core.structures import IGNORE
 
 
 def read_mask(path: str | Path, *, may_be_empty: bool = False) -> np.ndarray:
@@ -39,14 +36,14 @@ def read_mask(path: str | Path, *, may_be_empty: bool = False) -> np.ndarray:
     if values.dtype != bool and (values.min() < 0 or values.max() > 255):
         raise UserError(f"the mask {path} has numbers above 255; use labels from 0 to 254")
     if Path(path).suffix.lower() in (".jpg", ".jpeg"):
-        values = np.where(values > 127, VOID, 0)
+        values = np.where(values > 127, IGNORE, 0)
     labels = values.astype(np.uint8)
     present = np.unique(labels[labels > 0]).tolist()
     if not present and not may_be_empty:
         raise UserError(
             f"the mask {path} is empty: no pixel is above 0; mark the object with 1 (or 255)"
         )
-    return (labels > 0).astype(np.uint8) if present == [VOID] else labels
+    return (labels > 0).astype(np.uint8) if present == [IGNORE] else labels
 
 
 def require_size(mask: np.ndarray, image: np.ndarray, mask_path: object, where: object) -> None:
@@ -58,15 +55,7 @@ def require_size(mask: np.ndarray, image: np.ndarray, mask_path: object, where: 
         )
 
 
-def write_mask(path: str | Path, labels: np.ndarray) -> None:
-    """Write labels [H, W] as a palette PNG atomically: the number of a pixel is its label."""
-    file = Image.fromarray(labels.astype(np.uint8)).convert("P")
-    file.putpalette([part for index in range(256) for part in colour(index)])
-    with atomic_path(path) as temporary:
-        file.save(temporary, format="PNG", optimize=False)
-
-
-def shares(mask: np.ndarray, labels: list[int], h: int, w: int) -> np.ndarray:
+def label_fractions(mask: np.ndarray, labels: list[int], h: int, w: int) -> np.ndarray:
     """float32 [len(labels), h, w]: the share of each cell that each label covers."""
     planes = [(mask == label).astype(np.float32) for label in labels]
     return np.stack([cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA) for p in planes])

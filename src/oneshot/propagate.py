@@ -25,18 +25,19 @@ from torch.nn import functional as F
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.paths import output_folder
-from ..core.structures import Size
+from ..core.progress import Progress
+from ..core.structures import IGNORE, Size
 from ..data.common.images import list_images, read_image
+from ..data.masks.reader import write_mask
 from ..metrics.video_segmentation import video_scores
 from ..predict.capture import VideoReader
 from ..predict.images import one_cv2_thread
 from ..predict.predictor import Predictor
-from ..predict.progress import Progress
 from ..predict.video import encoder_threads
 from ..visualise.overlay import mask_overlay
 from ..visualise.patches import patch_predictor
 from ..visualise.runs import in_groups, is_video, write_video
-from .masks import VOID, read_mask, require_size, shares, write_mask
+from .masks import label_fractions, read_mask, require_size
 from .refine import refine_labels
 from .settings import PropagateOptions
 
@@ -121,11 +122,11 @@ def _unit(patch_map: Tensor) -> Tensor:
 def soft_labels(mask: np.ndarray, labels: list[int], patch_map: Tensor) -> Tensor:
     """Mask [H, W] -> [1 + objects, h, w] summing to 1; plane 0 is all that is no object."""
     h, w = patch_map.shape[-2:]
-    objects = torch.from_numpy(shares(mask, labels, h, w))
+    objects = torch.from_numpy(label_fractions(mask, labels, h, w))
     return torch.cat([1 - objects.sum(0, keepdim=True), objects]).clamp(0, 1)
 
 
-def spread(soft: Tensor) -> np.ndarray:
+def stretch_planes(soft: Tensor) -> np.ndarray:
     """DINO's norm_mask: each plane that is not empty stretched to 0..1. [K, h, w] as it is."""
     low = soft.amin((1, 2), keepdim=True)
     high = soft.amax((1, 2), keepdim=True)
@@ -140,7 +141,7 @@ def propagate(
     options: PropagateOptions,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(frame uint8 [H, W, 3], labels uint8 [H, W]) for each frame; the first has ``mask``."""
-    labels = [int(label) for label in np.unique(mask) if 0 < label < VOID]
+    labels = [int(label) for label in np.unique(mask) if 0 < label < IGNORE]
     numbers = np.array([0, *labels], np.uint8)
     propagator: Propagator | None = None
     for group in in_groups(frames, predictor.batch):
@@ -155,10 +156,10 @@ def propagate(
                     queue=options.queue,
                     temperature=options.temperature,
                 )
-                yield frame, np.where(mask == VOID, 0, mask).astype(np.uint8)
+                yield frame, np.where(mask == IGNORE, 0, mask).astype(np.uint8)
                 continue
             soft = propagator.step(patch_map)
-            yield frame, numbers[refine_labels(frame, spread(soft), options.refine)]
+            yield frame, numbers[refine_labels(frame, stretch_planes(soft), options.refine)]
 
 
 class _Source:
@@ -218,7 +219,7 @@ def run_propagate(options: PropagateOptions) -> int:
     predictor = patch_predictor(options, frame_size(source.first, options.imgsz))
     done: list[np.ndarray] = []
     limits = [n for n in (source.count, options.max_frames) if n is not None]
-    progress = Progress("frames", min(limits) if limits else None)
+    progress = Progress("frames", unit="frames", total=min(limits) if limits else None)
 
     def pictures() -> Iterator[tuple[np.ndarray, float]]:
         frames = source.frames(options.max_frames)
@@ -226,7 +227,7 @@ def run_propagate(options: PropagateOptions) -> int:
             write_mask(out_dir / "masks" / f"{number:05}.png", labels)
             if truths is not None:
                 done.append(labels)
-            progress.step()
+            progress.advance()
             yield mask_overlay(frame, labels), float(number / source.rate)
 
     with one_cv2_thread(predictor):

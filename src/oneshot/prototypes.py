@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.errors import UserError
-from .masks import VOID, shares
+from ..core.structures import IGNORE
+from .masks import label_fractions
 
 TEMPERATURE = 0.1
 PURE = 0.5  # a cell belongs to what covers more than this share of it
@@ -59,7 +60,7 @@ def cells_of(mask: np.ndarray, labels: Sequence[int], h: int, w: int) -> np.ndar
 
     A label too small to cover any cell gets the cell it covers most of.
     """
-    covered = shares(mask, list(labels), h, w)
+    covered = label_fractions(mask, list(labels), h, w)
     cells = np.where(covered.max(0) > PURE, np.array(labels)[covered.argmax(0)], -1)
     for label, plane in zip(labels, covered):
         if plane.max() > 0 and not (cells == label).any():
@@ -83,7 +84,7 @@ def build_prototypes(
     Raises UserError when the masks leave no background.
     """
     present = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
-    labels = [0] + [int(label) for label in present if 0 < label < VOID]
+    labels = [0] + [int(label) for label in present if 0 < label < IGNORE]
     groups: dict[int, list[Tensor]] = {label: [] for label in labels}
     for patch_map, mask in zip(maps, masks):
         cells = torch.from_numpy(cells_of(mask, labels, *patch_map.shape[-2:]))

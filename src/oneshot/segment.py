@@ -16,6 +16,7 @@ from ..core.files import require_writable
 from ..core.paths import output_folder
 from ..core.structures import Detections
 from ..data.common.images import list_images, read_image, write_image
+from ..data.masks.reader import write_mask
 from ..predict.images import no_interrupt, one_cv2_thread
 from ..predict.predictor import Predictor
 from ..predict.results import DetectionReport
@@ -23,7 +24,7 @@ from ..visualise.draw import draw_detections
 from ..visualise.overlay import mask_overlay
 from ..visualise.patches import patch_predictor
 from ..visualise.runs import picture_paths, results_of_images
-from .masks import read_mask, require_size, write_mask
+from .masks import read_mask, require_size
 from .prototypes import Prototypes, build_prototypes
 from .refine import pixel_scores, refine_labels
 from .settings import SegmentOptions

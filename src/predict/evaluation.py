@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.paths import output_folder
 from ..engine import precision
-from .predictor import choose_device
+from ..engine.precision import choose_device
 from .restore import Trained, resize_of
 from .settings import EvaluationOptions
 

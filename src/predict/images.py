@@ -19,9 +19,9 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import require_writable
+from ..core.progress import Progress
 from ..data.common.images import list_images, read_image, write_image
 from .predictor import Predictor, Prepared
-from .progress import Progress
 from .results import Report
 from .threads import Ahead, stop_all
 
@@ -242,7 +242,7 @@ class _ImageRun:
                     for read in batch.faults:
                         self.faults.append(read.fault or "")
                         log.warning("skipped: %s", read.fault)
-                        self.progress.step()
+                        self.progress.advance()
                     for read, result in zip(batch.read, answers):
                         assert read.image is not None
                         annotated = self._add(read.number, read.image, result)
@@ -267,7 +267,7 @@ class _ImageRun:
             "output": self.outputs[index].name,
         }
         annotated = self.report.add(image, result, info)
-        self.progress.step()
+        self.progress.advance()
         if self.window is not None and not self.window.show(annotated, 0):
             self.window.close()
             self.window = None

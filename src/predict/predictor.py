@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.structures import Geometry, ResizeMode, Size
 from ..data.common import images as data_images
-from ..engine.precision import arithmetic, backbone_of, choose_type
+from ..engine.precision import arithmetic, backbone_of, choose_device, choose_type
 from .results import rescale_detections
 
 R = TypeVar("R")
@@ -223,19 +223,6 @@ class Predictor(Generic[R]):
         parts = range(0, len(images), self.batch)
         batches = ((None, self.prepare(images[i : i + self.batch])) for i in parts)
         return [result for _, results in self.stream(batches) for result in results]
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a flag names; auto = CUDA when there is one. UserError without it."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"--device {name}: this PyTorch ({torch.__version__}) finds no CUDA device; check "
-            "the driver and that a CUDA build of torch is installed, or use --device cpu"
-        )
-    return device
 
 
 def _leaves(tree: Any) -> Iterator[Tensor]:

@@ -18,11 +18,11 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import atomic_path, require_writable
+from ..core.progress import Progress
 from ..core.structures import Size
 from .capture import Frame, VideoReader
 from .images import Window, no_interrupt, one_cv2_thread
 from .predictor import Predictor, Prepared
-from .progress import Progress
 from .results import Report
 from .threads import Ahead, Stopwatch, stop_all
 
@@ -323,13 +323,13 @@ class _VideoRun:
         writer: VideoWriter,
         total: int | None,
     ) -> None:
-        progress = Progress("frames", total)
+        progress = Progress("frames", unit="frames", total=total)
         try:
             for frames, answers in results:
                 for frame, result in zip(frames, answers):
                     annotated = self.report.add(frame.image, result, self._info(frame))
                     writer.write(annotated, frame.seconds)
-                    progress.step()
+                    progress.advance()
                     if self.window is not None and not self.window.show(annotated, 1):
                         return
         finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..core.errors import UserError
 from ..data.common.images import list_images
-from ..features.model import build_feature_model
+from ..features.model import build_feature_extractor
 from .index import VectorIndex, choose_kind, require_faiss
 from .settings import AddOptions, BuildOptions, DeleteOptions, Kind
 from .store import (
@@ -23,7 +23,7 @@ from .store import (
     model_for,
     source_of,
 )
-from .vectors import ImageVectors, forget, vectors_of
+from .vectors import ImageVectors, forget, index_vectors
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ def run_build(options: BuildOptions) -> int:
     require_faiss()
     folder = options.index_dir
     paths = list_images(options.input)
-    model = build_feature_model(options, options.what, unit=True)
-    found = vectors_of(model, paths, _chunks(folder), options)
+    model = build_feature_extractor(options, options.what, unit=True)
+    found = index_vectors(model, paths, _chunks(folder), options)
     if found is None:
         return 0
     kind: Kind
@@ -87,7 +87,7 @@ def run_add(options: AddOptions) -> int:
         if not new:
             log.info("all of these images are in the index, unchanged")
             return 0
-        found = vectors_of(model_for(index, options), new, _chunks(folder), options)
+        found = index_vectors(model_for(index, options), new, _chunks(folder), options)
         if found is None:
             return 0
         index.remove(replaced)

@@ -13,12 +13,12 @@ from scipy.sparse.csgraph import connected_components
 from ..core.files import require_writable, write_json
 from ..core.paths import output_folder
 from ..data.common.images import image_size_of, list_images, write_image
-from ..features.model import build_feature_model
+from ..features.model import build_feature_extractor
 from ..visualise.draw import contact_sheet
 from .index import VectorIndex, choose_kind
 from .search import CELL, picture_of
 from .settings import DuplicatesOptions, Kind
-from .vectors import forget, vectors_of
+from .vectors import forget, index_vectors
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def run_duplicates(options: DuplicatesOptions) -> int:
     paths = list_images(options.input)
     out_dir = require_writable(output_folder(options.out_dir))
     work = out_dir / ".vectors.part"
-    model = build_feature_model(options, options.what, unit=True)
-    found = vectors_of(model, paths, work, options)
+    model = build_feature_extractor(options, options.what, unit=True)
+    found = index_vectors(model, paths, work, options)
     if found is None:
         return 0
     groups = group(len(found.paths), similar_pairs(found.vectors, options.threshold))

@@ -12,10 +12,10 @@ from ..core.errors import UserError
 from ..core.files import require_writable, write_json
 from ..core.paths import output_folder
 from ..data.common.images import list_images
-from ..features.model import FeatureModel, build_feature_model
+from ..features.model import FeatureExtractor, build_feature_extractor
 from ..metrics.retrieval import RetrievalScores, retrieval_scores
 from .settings import EvaluateOptions
-from .vectors import ImageVectors, forget, vectors_of
+from .vectors import ImageVectors, forget, index_vectors
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def _labels(paths: list[Path], names: list[str]) -> np.ndarray:
 
 
 def evaluate_folders(
-    model: FeatureModel, queries: ImageVectors, gallery: ImageVectors | None, ks: list[int]
+    model: FeatureExtractor, queries: ImageVectors, gallery: ImageVectors | None, ks: list[int]
 ) -> RetrievalScores:
     """Scores of labelled vectors (the label is the folder's name); gallery None: leave one out."""
     searched = gallery or queries
@@ -65,9 +65,9 @@ def run_evaluate(options: EvaluateOptions) -> int:
     others = labelled_images(options.gallery) if options.gallery else []
     out_dir = require_writable(output_folder(options.out_dir))
     work = out_dir / ".vectors.part"
-    model = build_feature_model(options, options.what, unit=True)
-    queries = vectors_of(model, paths, work, options)
-    gallery = vectors_of(model, others, work, options) if others else None
+    model = build_feature_extractor(options, options.what, unit=True)
+    queries = index_vectors(model, paths, work, options)
+    gallery = index_vectors(model, others, work, options) if others else None
     if queries is None:
         return 0
     scores = evaluate_folders(model, queries, gallery, options.k)

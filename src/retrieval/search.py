@@ -17,7 +17,7 @@ from ..predict.images import output_names
 from ..visualise.draw import contact_sheet
 from .settings import SearchOptions
 from .store import ImageIndex, load_index, model_for
-from .vectors import forget, vectors_of
+from .vectors import forget, index_vectors
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def run_search(options: SearchOptions) -> int:
     out_dir = require_writable(output_folder(options.out_dir))
     model = model_for(index, options)
     work = out_dir / ".vectors.part"
-    found = vectors_of(model, queries, work, options)
+    found = index_vectors(model, queries, work, options)
     if found is None:
         return 0
     own = None if options.include_self else [str(path.resolve()) for path in found.paths]

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import Stamp, require_writable, write_text
 from ..engine.distributed import is_main
-from ..features.model import FeatureModel, Identity, build_feature_model
+from ..features.model import FeatureExtractor, Identity, build_feature_extractor
 from ..features.settings import FeatureOptions
 from .index import VectorIndex
 from .settings import OpenOptions
@@ -180,7 +180,7 @@ def source_of(options: FeatureOptions) -> dict[str, Any]:
     }
 
 
-def model_for(index: ImageIndex, options: OpenOptions) -> FeatureModel:
+def model_for(index: ImageIndex, options: OpenOptions) -> FeatureExtractor:
     """The backbone that the index was made with.
 
     Raises UserError when the options contradict the index, or the weights are other ones now.
@@ -203,7 +203,7 @@ def model_for(index: ImageIndex, options: OpenOptions) -> FeatureModel:
         )
     source = index.source
     repo_dir = options.repo_dir or source["repo_dir"]
-    model = build_feature_model(
+    model = build_feature_extractor(
         FeatureOptions(
             model_name=identity.model_name,
             weights=options.weights or source["weights"],

@@ -14,7 +14,7 @@ from ..core.files import Stamp
 from ..engine.distributed import rank
 from ..features.chunks import ChunkStore
 from ..features.extract import fill_store, read_faults
-from ..features.model import FeatureModel
+from ..features.model import FeatureExtractor
 from ..features.settings import RunOptions
 
 CHUNK = 256
@@ -31,8 +31,8 @@ class ImageVectors:
     faults: list[dict[str, str]]
 
 
-def vectors_of(
-    model: FeatureModel, paths: Sequence[Path], folder: Path, options: RunOptions
+def index_vectors(
+    model: FeatureExtractor, paths: Sequence[Path], folder: Path, options: RunOptions
 ) -> ImageVectors | None:
     """The vectors of all images; finished chunks lie in ``folder`` until ``forget`` (a killed
     command goes on there). None in torchrun's processes other than the first, which have only

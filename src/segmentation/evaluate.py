@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import write_json
-from ..data.common.faults import settle
+from ..data.common.faults import report_faults
 from ..data.common.loaders import valid_loader
 from ..data.masks.reader import MaskReader, check_masks, read_mask_split, split_folders
 from ..data.masks.settings import MaskDataset
@@ -32,7 +32,7 @@ def evaluate_segmentation(options: Any, out_dir: Path) -> dict[str, Any]:
     check_classes(dataset.names, trained, found.where)
     folders = split_folders(dataset, options.split, found.data_root, *found.folders)
     records, faults = read_mask_split(dataset, folders)
-    settle([*faults, *check_masks(records, options.split)])
+    report_faults([*faults, *check_masks(records, options.split)])
     mode = resize_of(options, trained)
     model, resize = looking(trained.model, options, trained.image_size, mode, options.batch)
     loader = valid_loader(

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.dense import upsample
+from ..core.progress import Progress
 from ..core.structures import Geometry
 from ..data.common.images import read_image, write_image
 from ..data.common.loaders import Batch
 from ..data.masks.reader import MaskReader, MaskRecord
 from ..engine.distributed import gather_objects, is_main
-from ..engine.progress import Progress
 from ..metrics.segmentation import SegmentationMetric, SegmentationScores
 from ..visualise.draw import contact_sheet, draw_classes, draw_errors
 

@@ -1,7 +1,7 @@
-"""What inference writes: overlays, index PNGs, and the share of each class.
+"""What inference writes: overlays, grey PNGs of class indices, and the share of each class.
 
 ``segments.json``: ``classes`` (names by index) and ``images``, one an image or frame: id,
-file_name, width, height, ``mask`` (the PNG beside it, whose bytes are class indices; pictures
+file_name, width, height, ``mask`` (the PNG beside it, whose values are class indices; pictures
 only), and ``shares``: name -> share of the image's pixels, those that occur, largest first.
 """
 
@@ -51,7 +51,7 @@ class SegmentationReport:
         entry = {**info, "width": mask.shape[1], "height": mask.shape[0]}
         if "output" in info:
             entry["mask"] = beside("masks", str(info["output"]), self._taken)
-            write_mask(self.folder / entry["mask"], mask, self.colours)
+            write_mask(self.folder / entry["mask"], mask)
         entry["shares"] = class_shares(mask, self.names)
         self._images.append(entry)
         return draw_classes(image, mask, self.colours, self.opacity)

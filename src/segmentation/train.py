@@ -94,7 +94,7 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Segmenter) -> tuple[Any, Any]:
         """The loaders of the features of their images."""
         from ..core.errors import UserError
-        from ..features.cache import Entry
+        from ..features.cache import ArraySpec
         from ..features.cached import KeptTargets
         from ..features.loaders import cache_loaders
 
@@ -113,7 +113,7 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
             plain=self.transform("none"),
             targets=lambda record: {"mask": reader.of(record)},
             kept=KeptTargets(
-                {"mask": Entry((height, width), "uint8")},
+                {"mask": ArraySpec((height, width), "uint8")},
                 lambda record: [record.mask, f"{reader.rules} {record.coded}"],
             ),
         )
@@ -169,7 +169,7 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
 def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
     """Both splits, paired by stem and checked."""
-    from ..data.common.faults import settle
+    from ..data.common.faults import report_faults
     from ..data.masks.reader import check_masks, read_mask_split, split_folders
     from ..engine.summary import say_data
 
@@ -183,7 +183,7 @@ def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
         faults += found
         if not options.skip_check:
             faults += check_masks(records[split], split)
-    settle(faults, stop=not options.skip_check)
+    report_faults(faults, stop=not options.skip_check)
     say_data(records, options.dataset.names)
     return records
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import atomic_path, require_writable
+from ..core.progress import Progress
 from ..core.structures import Size
 from ..data.common.images import list_images, read_image, write_image
 from ..predict.capture import Frame, VideoReader
 from ..predict.images import no_interrupt, one_cv2_thread, output_names
 from ..predict.predictor import Predictor
-from ..predict.progress import Progress
 from ..predict.settings import is_video
 from ..predict.video import VideoWriter, encoder_threads
 
@@ -68,7 +68,7 @@ def results_of_images(
             results = predictor.predict([image for _, image in read])
             for (index, image), result in zip(read, results):
                 yield index, image, result
-                progress.step()
+                progress.advance()
     finally:
         progress.close()
 
@@ -102,14 +102,14 @@ def results_of_video(
 ) -> Iterator[tuple[Frame, Any]]:
     """(frame, result) in order."""
     limits = [n for n in (reader.frames, max_frames) if n is not None]
-    progress = Progress("frames", min(limits) if limits else None)
+    progress = Progress("frames", unit="frames", total=min(limits) if limits else None)
     try:
         size = 1 if reader.live else predictor.batch
         for frames in in_groups(islice(reader, max_frames), size):
             results = predictor.predict([frame.image for frame in frames])
             for frame, result in zip(frames, results):
                 yield frame, result
-                progress.step()
+                progress.advance()
     finally:
         progress.close()
 

@@ -17,7 +17,7 @@ from src.core.config import load_yaml, validate
 from src.core.errors import UserError
 from src.data.boxes.reader import read_split
 from src.data.boxes.settings import BoxDataset
-from src.data.fetch_voc import Part, download, fetch, official_parts
+from src.data.fetch_voc import Part, download, fetch, official_archives
 from tests.data.helpers import picture, voc_object, voc_text
 
 CONFIG = Path(__file__).resolve().parents[2] / "detection_configs" / "voc.yaml"
@@ -185,13 +185,13 @@ def test_unreachable(site, tmp_path, serve):
         download("no/address", tmp_path / "file", "0")
 
 
-def test_official_parts():
-    parts = official_parts(["2007", "2012"])
+def test_official_archives():
+    parts = official_archives(["2007", "2012"])
     assert [(part.listed, part.split) for part in parts] == [
         ("trainval", "train"),
         ("trainval", "train"),
         ("test", "valid"),
     ]
     assert all(len(part.md5) == 32 and part.url.endswith(part.filename) for part in parts)
-    mirror = official_parts(["2012"], "http://mirror/voc/")
+    mirror = official_archives(["2012"], "http://mirror/voc/")
     assert [part.url for part in mirror] == ["http://mirror/voc/VOCtrainval_11-May-2012.tar"]

@@ -17,11 +17,11 @@ from src.classification.settings import TrainClassifier
 from src.classification.train import train
 from src.core.errors import UserError
 from src.data.labels.settings import LabelDataset
-from src.features.cache import Entry, FeatureCache
+from src.features.cache import ArraySpec, FeatureCache
 from src.features.digests import Contents, row_keys
 from tests.classification.drawn import draw_folders
 
-ENTRIES = {"map": Entry((2, 4, 3), "float32"), "mask": Entry((5,), "uint8")}
+ENTRIES = {"map": ArraySpec((2, 4, 3), "float32"), "mask": ArraySpec((5,), "uint8")}
 
 
 def open_cache(root: Path, keys: list[bytes], entries=ENTRIES, **settings) -> FeatureCache:
@@ -70,7 +70,7 @@ def test_other_settings_or_types_are_another_folder(tmp_path):
     cache = open_cache(tmp_path, keys_of(1), weights="a")
     cache.write(0, row(0))
     assert not open_cache(tmp_path, keys_of(1), weights="b").has(0)
-    half = {**ENTRIES, "map": Entry((2, 4, 3), "float16")}
+    half = {**ENTRIES, "map": ArraySpec((2, 4, 3), "float16")}
     other = open_cache(tmp_path, keys_of(1), half, weights="a")
     assert not other.has(0)
     other.write(0, row(0))

@@ -48,7 +48,7 @@ def draw(root: Path) -> Path:
             noise = rng.integers(0, 60, (height, width, 3)).astype(np.uint8)
             name = f"{number}.png"
             write_image(root / split / "images" / name, noise + mask[..., None] * 180)
-            write_mask(root / split / "masks" / name, mask, COLOURS)
+            write_mask(root / split / "masks" / name, mask)
             write_depth(root / split / "depths" / name, 1 + mask + noise[..., 0] / 100)
             images.append({"id": number, "file_name": name, "height": height, "width": width})
         classes = [{"id": 1, "name": "box"}]

@@ -18,11 +18,12 @@ from src.core.cli import parse
 from src.core.errors import UserError
 from src.core.files import Stamp
 from src.data.common.images import read_image, write_image
+from src.engine.checkpoint import fingerprint
 from src.features.__main__ import main
 from src.features.chunks import ChunkStore, work_folder
 from src.features.extract import compute, run_extract
 from src.features.files import read_features, sidecar
-from src.features.model import build_feature_model, fingerprint
+from src.features.model import build_feature_extractor
 from src.features.settings import ExtractOptions, FeatureOptions
 from tests.features.drawn import TINY, draw_folder, picture
 
@@ -53,7 +54,7 @@ def test_rows_are_those_of_the_backbone_on_each_image_alone(folder, tmp_path, mo
     run_extract(options(folder, out, model_name=model_name, what="cls+patches", chunk=7))
     found = read_features(out)
     assert [Path(p).name for p in found.paths] == [f"img_{i}.png" for i in range(11)]
-    model = build_feature_model(FeatureOptions(**{**TINY, "model_name": model_name}), "cls")
+    model = build_feature_extractor(FeatureOptions(**{**TINY, "model_name": model_name}), "cls")
     for path, row in zip(found.paths, found.features):
         wanted = by_hand(Path(path), model)
         wanted_row = np.concatenate([wanted["cls"], wanted["patches"]])
@@ -189,7 +190,7 @@ def test_chunks_say_when_their_files_were_read(tmp_path):
     """The names of chunks see a change of the same size and time; the stamps are of the reading."""
     source = draw_folder(tmp_path / "in", 3)
     paths = sorted(source.iterdir())
-    model = build_feature_model(FeatureOptions(**TINY), "cls")
+    model = build_feature_extractor(FeatureOptions(**TINY), "cls")
     store = ChunkStore(tmp_path / "work", {}, paths, 2)
     stamps = [Stamp.of(path) for path in paths]
     reading = compute(model, paths, list(enumerate(store.ranges)), batch=1, workers=1)
@@ -204,8 +205,8 @@ def test_chunks_say_when_their_files_were_read(tmp_path):
 
 
 def test_random_weights_are_the_same_ones_again_and_fingerprints_see_one_number():
-    first, again = (build_feature_model(FeatureOptions(**TINY), "cls") for _ in range(2))
-    other = build_feature_model(FeatureOptions(**TINY, seed=1), "cls")
+    first, again = (build_feature_extractor(FeatureOptions(**TINY), "cls") for _ in range(2))
+    other = build_feature_extractor(FeatureOptions(**TINY, seed=1), "cls")
     assert first.identity == again.identity != other.identity
     with torch.no_grad():
         list(again.backbone.hub_model.parameters())[-1].view(-1)[-1] += 1e-6

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from src.core.structures import Size
 from src.data.common.images import write_image
+from src.data.masks.reader import write_mask
 from src.oneshot.__main__ import main
-from src.oneshot.masks import write_mask
 from src.oneshot.propagate import Propagator, frame_size, soft_labels
 from src.predict.capture import VideoReader
 from src.predict.video import VideoWriter

@@ -11,8 +11,9 @@ from PIL import Image
 
 from src.core.errors import UserError
 from src.data.common.images import write_image
+from src.data.masks.reader import write_mask
 from src.oneshot.__main__ import main
-from src.oneshot.masks import read_mask, write_mask
+from src.oneshot.masks import read_mask
 from src.oneshot.prototypes import build_prototypes, cells_of
 from src.oneshot.refine import grabcut, refine_labels
 from tests.oneshot.drawn import ellipse, scene

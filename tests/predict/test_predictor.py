@@ -9,7 +9,8 @@ from torch import nn
 
 from src.core.errors import UserError
 from src.core.structures import Geometry, Size
-from src.predict.predictor import Predictor, _start_download, choose_device
+from src.engine.precision import choose_device
+from src.predict.predictor import Predictor, _start_download
 from tests.predict.helpers import RectangleDetector, predictor, scene
 
 

@@ -41,11 +41,11 @@ class KnnHead(FittedHead):
         self.bank, self.marks = torch.zeros(*bank), torch.zeros_like(marks)
 
     def forward(self, features: Features) -> Tensor:
-        parts = [self.shares(block, int(self.k)) for block in features["vector"].split(_BLOCK)]
+        parts = [self.votes(block, int(self.k)) for block in features["vector"].split(_BLOCK)]
         shares = torch.cat(parts).clamp(1e-6, 1 - 1e-6)
         return shares.log() if self.marks.ndim == 1 else shares.logit()
 
-    def shares(self, vectors: Tensor, k: int) -> Tensor:
+    def votes(self, vectors: Tensor, k: int) -> Tensor:
         """Of the k nearest's votes, each class's share: [B, D] -> [B, C]."""
         with exact(vectors.device):  # in bf16 the nearest would tie
             similarity = F.normalize(vectors.float(), dim=1) @ self.bank.T

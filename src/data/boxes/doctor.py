@@ -14,9 +14,9 @@ import numpy as np
 from ...core.errors import UserError
 from ...core.structures import Size
 from ..common.duplicates import FirstSeen, see_image
-from ..common.faults import Fault, settle
+from ..common.faults import Fault, report_faults
 from ..common.images import image_size_of
-from ..common.report import Report, SplitReport
+from ..common.report import BoxReport, SplitReport
 from .records import BoxRecord
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def quick_check(
             if earlier != split:
                 detail = f"the image is in {earlier} and in {split}"
                 faults.append(Fault(f"duplicate of {earlier}", record.image, detail, "warning"))
-    return settle(faults)
+    return report_faults(faults)
 
 
 def check_records(records: Sequence[BoxRecord], names: Sequence[str], split: str) -> list[Fault]:
@@ -101,13 +101,13 @@ def examine(
     splits: Mapping[str, tuple[Sequence[BoxRecord], Sequence[Fault]]],
     names: Sequence[str],
     workers: int = 4,
-) -> Report:
+) -> BoxReport:
     """Read everything: split name -> (records, faults) as read_split gives them.
 
     Beside quick_check's: images that cannot be decoded, and identical pictures, within a split
     and between them (compared by their pixels, whatever file they are in).
     """
-    report = Report(list(names), {})
+    report = BoxReport(list(names), {})
     first = FirstSeen()
     for split, (records, given) in splits.items():
         counted = _count(records, len(names))

@@ -40,7 +40,7 @@ def describe(faults: Iterable[Fault], limit: int = 20) -> str:
     return "\n".join(lines)
 
 
-def settle(faults: list[Fault], *, stop: bool = True) -> list[Fault]:
+def report_faults(faults: list[Fault], *, stop: bool = True) -> list[Fault]:
     """Log what was repaired or is doubtful, a line a kind; the faults again.
 
     Raises UserError with the list when there is an "error" among them; not ``stop``

@@ -251,13 +251,11 @@ class OrderedBatches(Sampler[list[Key]]):
 class BatchLoader(DataLoader):
     """A DataLoader of Batches.
 
-    ``set_epoch(epoch)`` before each epoch (safe with persistent workers); ``group_size(step)``
-    tells how many batches share the optimizer step that batch ``step`` belongs to.
+    ``set_epoch(epoch)`` before each epoch (safe with persistent workers).
     """
 
-    def __init__(self, samples: Samples, batches: Any, workers: int, accumulate: int = 1):
+    def __init__(self, samples: Samples, batches: Any, workers: int):
         self.batches = batches
-        self.accumulate = accumulate
         super().__init__(
             samples,
             batch_sampler=batches,
@@ -272,11 +270,6 @@ class BatchLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentations of the next iteration."""
         self.batches.epoch = epoch
-
-    def group_size(self, step: int) -> int:
-        """``accumulate``, less in the last group of an epoch."""
-        first = step // self.accumulate * self.accumulate
-        return min(self.accumulate, len(self) - first)
 
     def __iter__(self) -> Any:
         for batch in super().__iter__():
@@ -294,7 +287,6 @@ def train_loader(
     seed: int,
     rank: int = 0,
     world: int = 1,
-    accumulate: int = 1,
     chances: np.ndarray | None = None,
 ) -> BatchLoader:
     """Shuffled, augmented batches; ``batch`` counts the images of all processes together.
@@ -312,7 +304,7 @@ def train_loader(
     useful = useful_workers(workers, world)
     if useful < workers:
         log.info("--workers %d: %d used, for want of processor cores", workers, useful)
-    return BatchLoader(samples, batches, useful, accumulate)
+    return BatchLoader(samples, batches, useful)
 
 
 def valid_loader(

@@ -62,7 +62,7 @@ class FullReport(Generic[P]):
         raise NotImplementedError
 
 
-class Report(FullReport[SplitReport]):
+class BoxReport(FullReport[SplitReport]):
     """Of a detection data set."""
 
     def as_dict(self) -> dict[str, Any]:

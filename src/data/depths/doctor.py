@@ -55,7 +55,7 @@ class DepthSplitReport:
 
 
 @dataclass
-class DepthReport(FullReport[DepthSplitReport]):
+class DepthDataReport(FullReport[DepthSplitReport]):
     """Of a data set of depths. most: MAX_DEPTH."""
 
     most: float = 10.0
@@ -101,14 +101,14 @@ def examine_depths(
     splits: Mapping[str, tuple[Sequence[DepthRecord], Sequence[Fault]]],
     dataset: DepthDataset,
     workers: int = 4,
-) -> DepthReport:
+) -> DepthDataReport:
     """Read everything: split name -> (records, faults) as ``read_depth_split`` gives them.
 
     Finds pictures and depths that cannot be read, sizes that differ, depths with nothing or
     little measured, with one value only, or mostly beyond the range (a wrong DEPTH_SCALE), the
     same depth for two pictures, and identical pictures within a split and between them.
     """
-    report = DepthReport([], {}, dataset.MAX_DEPTH)
+    report = DepthDataReport([], {}, dataset.MAX_DEPTH)
     seen, depths = FirstSeen(), FirstSeen()
     for split, (records, given) in splits.items():
         part = DepthSplitReport(len(records), faults=list(given))

@@ -95,7 +95,7 @@ class MaskReader:
     def __init__(self, dataset: MaskDataset) -> None:
         self.dataset = dataset
         self.table = index_table(dataset)
-        self.colours = colour_table(dataset)
+        self.colours = colour_codes(dataset)
 
     @property
     def rules(self) -> str:
@@ -235,7 +235,7 @@ def index_table(dataset: MaskDataset) -> np.ndarray:
     return table
 
 
-def colour_table(dataset: MaskDataset) -> dict[int, int]:
+def colour_codes(dataset: MaskDataset) -> dict[int, int]:
     """Packed colour -> class index or IGNORE; empty without LABEL_COLORS_LIST."""
     table = {_pack(c): i for i, c in enumerate(dataset.LABEL_COLORS_LIST or [])}
     return table | {_pack(c): IGNORE for c in dataset.IGNORE_COLORS} if table else {}
@@ -274,16 +274,12 @@ def voc_palette() -> tuple[int, ...]:
     return tuple(flat)
 
 
-def write_mask(path: str | Path, mask: np.ndarray, colours: np.ndarray) -> None:
-    """Write uint8 [H, W] as a palette PNG, atomically: the bytes are the class indices.
-
-    colours: uint8 [256, 3], what a viewer shows.
-    """
-    picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8)).convert("L")
-    picture = Image.frombytes("P", picture.size, picture.tobytes())
-    picture.putpalette(colours.astype(np.uint8).tobytes())
+def write_mask(path: str | Path, mask: np.ndarray) -> None:
+    """Write class indices [H, W] as a grey PNG, atomically: the value of a pixel is its class
+    (8 bits, or 16 where an index is above 255), so that every reader gets the classes."""
+    values = np.ascontiguousarray(mask, np.uint16 if mask.max(initial=0) > 255 else np.uint8)
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+        Image.fromarray(values).save(temporary, format="PNG")
 
 
 def count_pixels(records: Iterable[MaskRecord], reader: MaskReader, workers: int = 4) -> np.ndarray:

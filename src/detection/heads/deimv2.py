@@ -28,7 +28,7 @@ LEVELS = 3
 QUERIES = 300  # fewer on an image with fewer cells
 
 
-class Handover(nn.Module):
+class GivenMaps(nn.Module):
     """Stands in for transformers' image encoder: answers the maps that were put into it."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
         "hidden_expansion": 0.34,
     }
     model = Deimv2ForObjectDetection(Deimv2Config(**measures))
-    model.model.conv_encoder = Handover()
+    model.model.conv_encoder = GivenMaps()
     return model
 
 

@@ -17,7 +17,7 @@ from src.core.errors import UserError
 from src.data.boxes.doctor import examine, quick_check
 from src.data.boxes.reader import read_split
 from src.data.boxes.settings import BoxDataset
-from src.data.common.faults import settle
+from src.data.common.faults import report_faults
 from src.data.common.images import read_image, write_image
 from tests.data.helpers import NAMES, FlatVoc, kinds, picture, voc_object
 
@@ -187,7 +187,7 @@ def test_without_the_check_it_is_said_what_is_left_out(flat, caplog):
     flat.add("a", [voc_object("bird"), voc_object()])
     records, faults = read_split(flat.dataset(), "train")
     with caplog.at_level(logging.INFO, "src.data.common.faults"):
-        assert settle(faults, stop=False) == faults
+        assert report_faults(faults, stop=False) == faults
     assert "left out: 1 x unknown class" in caplog.text and "'bird'" in caplog.text
 
 

@@ -187,11 +187,6 @@ def test_useful_workers():
     assert useful_workers(1000, world=1000) == 1
 
 
-def test_accumulation_groups(records):
-    loader = train(records, batch=2, accumulate=4)  # 6 batches
-    assert [loader.group_size(step) for step in range(6)] == [4, 4, 4, 4, 2, 2]
-
-
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_pinned_batches(records):
