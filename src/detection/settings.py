@@ -67,7 +67,10 @@ class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheO
         lt=1,
         help="decay of the moving average of the weights (less in the first steps); 0 = none",
     )
-    augment: Literal["none", "flip", "ssd", "strong"] = option("flip", help="augmentation preset")
+    augment: Literal["none", "flip", "ssd", "lsj", "strong", "mosaic"] = option(
+        "flip",
+        help="augmentation preset; lsj: large-scale jitter; mosaic: not in the last epochs",
+    )
     nms: float = option(0.45, gt=0, le=1, help="IoU above which the weaker of two boxes goes")
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
     out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import UserError
 from ..core.structures import Size
 from ..engine.task import TrainingTask, Validate
 from .settings import TrainDetection
@@ -62,17 +63,21 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def loaders(self, model: Detector) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation."""
+        from ..data.boxes.mixes import mosaic_phases
         from ..data.boxes.transforms import box_transform
         from ..features.loaders import task_loaders
 
         options = self.options
         size, preset = Size(*options.imgsz), options.preset(options.augment)
-        return task_loaders(
-            options,
-            self.records,
-            box_transform(preset, size, options.resize, training=True),
-            box_transform("none", size, options.resize, training=False),
-        )
+        training: Any
+        if preset == "mosaic":
+            if options.cache_features:
+                raise UserError("--augment mosaic joins images; --cache-features keeps them apart")
+            training = mosaic_phases(self.records["train"], size, options.resize, options.epochs)
+        else:
+            training = box_transform(preset, size, options.resize, training=True)
+        plain = box_transform("none", size, options.resize, training=False)
+        return task_loaders(options, self.records, training, plain)
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Detector) -> tuple[Any, Any]:
         """The loaders of the features of their images."""

@@ -21,7 +21,16 @@ from ..backbones.batching import ImageFeatures
 from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.structures import Geometry, Size
-from ..data.common.loaders import Batch, BatchLoader, Key, Packed, Samples, Transform, collate
+from ..data.common.loaders import (
+    Batch,
+    BatchLoader,
+    Key,
+    Packed,
+    Phases,
+    Samples,
+    Transform,
+    collate,
+)
 from .cache import ArraySpec, FeatureCache, Part
 from .digests import Contents, row_keys
 
@@ -159,6 +168,7 @@ class CachedLoader:
         self.count = len(samples)
         require_writable(caching.folder)
         self.contents = Contents(samples.records, caching.content, caching.folder / "files.bin")
+        assert not isinstance(samples.transform, Phases), "kept features are of one transform"
         augmented = f"{samples.transform.cache_key()} {samples.seed}"
         words = ["plain"] + [f"{augmented} {view}" for view in range(1, caching.views)]
         settings = {**caching.settings, "transform": caching.plain.cache_key()}

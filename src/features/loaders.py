@@ -15,7 +15,7 @@ from ..backbones.batching import FeatureModel, ImageFeatures
 from ..core.errors import UserError
 from ..core.paths import output_folder
 from ..core.structures import Size
-from ..data.common.loaders import Batch, BatchLoader, Samples, Transform, split_loaders
+from ..data.common.loaders import Batch, BatchLoader, Phases, Samples, Transform, split_loaders
 from ..engine.checkpoint import fingerprint
 from ..engine.distributed import is_main, rank, world
 from ..engine.precision import arithmetic, choose_device, choose_type
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def task_loaders(
     options: Any,
     records: Mapping[str, Sequence[Any]],
-    training: Transform,
+    training: Transform | Phases,
     validation: Transform,
     chances: np.ndarray | None = None,
 ) -> tuple[BatchLoader, BatchLoader]:
@@ -99,7 +99,7 @@ def cache_loaders(
     )
     training, validation = loaders
     samples = validation.dataset
-    assert isinstance(samples, Samples)
+    assert isinstance(samples, Samples) and not isinstance(samples.transform, Phases)
     still = replace(caching, plain=samples.transform, targets=targets, views=1)
     cached = CachedLoader(training, caching), CachedLoader(validation, still)
     if is_main():

@@ -151,3 +151,11 @@ def test_contradictions_name_both_sides(run, tmp_path, flags, message):
     )
     with pytest.raises(UserError, match=message):
         infer_images(call)
+
+
+def test_mosaics_train_and_are_not_kept(data, tmp_path):
+    history = train(options(data, tmp_path / "run", "--augment", "mosaic", "--epochs", 2))
+    assert len(history.rows) == 2
+    kept = ["--augment", "mosaic", "--cache-features", "--cache-views", 2, "--no-fine-tune"]
+    with pytest.raises(UserError, match="mosaic joins images"):
+        train(options(data, tmp_path / "kept", *kept))

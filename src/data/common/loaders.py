@@ -133,6 +133,19 @@ class Transform(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Phases:
+    """A transform for the first ``change`` epochs, and one for those after them."""
+
+    first: Transform
+    then: Transform
+    change: int
+
+    def at(self, epoch: int) -> Transform:
+        """That of an epoch (from 0)."""
+        return self.first if epoch < self.change else self.then
+
+
 @dataclass
 class _Sample:
     loaded: Loaded
@@ -149,7 +162,7 @@ class _Failure:
 class Samples(Dataset):
     """Reads and transforms record ``index`` of ``epoch``, seeded from (seed, epoch, index)."""
 
-    def __init__(self, records: Sequence[Any], transform: Transform, seed: int) -> None:
+    def __init__(self, records: Sequence[Any], transform: Transform | Phases, seed: int) -> None:
         self.records = records if isinstance(records, SharedRecords) else SharedRecords(records)
         self.transform, self.seed = transform, seed
 
@@ -159,8 +172,11 @@ class Samples(Dataset):
     def __getitem__(self, key: Key) -> _Sample | _Failure:
         epoch, index = key
         seed = int(np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0])
+        transform = self.transform
+        if isinstance(transform, Phases):
+            transform = transform.at(epoch)
         try:
-            return _Sample(Loaded(*self.transform.load(self.records[index], seed)), index)
+            return _Sample(Loaded(*transform.load(self.records[index], seed)), index)
         except UserError as error:
             return _Failure(str(error))
 
@@ -280,7 +296,7 @@ class BatchLoader(DataLoader):
 
 def train_loader(
     records: Sequence[Any],
-    transform: Transform,
+    transform: Transform | Phases,
     *,
     batch: int,
     workers: int,
@@ -327,7 +343,7 @@ def valid_loader(
 
 def split_loaders(
     records: Mapping[str, Sequence[Any]],
-    training: Transform,
+    training: Transform | Phases,
     validation: Transform,
     *,
     batch: int,

@@ -115,7 +115,7 @@ def build_pipeline(size: Size, strong: bool) -> Any:
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
     import albumentations as A  # noqa: N812
 
-    from ..boxes.transforms import FILL
+    from ..boxes.distortion import FILL
 
     steps: list[Any] = [
         A.PadIfNeeded(size.height, size.width, fill=FILL, fill_mask=IGNORE, position="random"),

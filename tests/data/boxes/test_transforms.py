@@ -14,7 +14,7 @@ from src.data.boxes.distortion import disturb, photometric
 from src.data.boxes.transforms import BoxTransform, box_transform
 
 GROUND, OBJECT = 60, 250  # grey levels that stay apart through all photometric changes
-PRESETS = ["none", "flip", "ssd", "strong"]
+PRESETS = ["none", "flip", "ssd", "lsj", "strong"]
 BUILT: dict[tuple, BoxTransform] = {}
 
 
@@ -42,7 +42,7 @@ common = settings(
 
 
 @pytest.mark.parametrize("mode", ["fit", "stretch"])
-@pytest.mark.parametrize("preset", ["none", "flip", "ssd"])
+@pytest.mark.parametrize("preset", ["none", "flip", "ssd", "lsj"])
 @common
 @given(scene=scenes(), seed=st.integers(0, 2**31))
 def test_box_is_the_bounds_of_its_pixels(preset, mode, scene, seed):
@@ -91,7 +91,7 @@ def test_output_is_valid(preset, mode, size, corners, seed):
     assert moved.dtype == np.float32 and kept.dtype == np.int64 and len(moved) == len(kept)
     assert (moved >= 0).all() and (moved[:, [0, 2]] <= w).all() and (moved[:, [1, 3]] <= h).all()
     assert (moved[:, 2:] >= moved[:, :2]).all()
-    if preset in ("ssd", "strong"):
+    if preset in ("ssd", "lsj", "strong"):
         assert (moved[:, 2:] > moved[:, :2]).all()
     else:
         assert kept.tolist() == labels.tolist()
