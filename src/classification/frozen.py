@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..backbones.batching import are_features
+from ..backbones.batching import ImageFeatures, are_features
 from ..core.config import to_yaml
 from ..core.files import write_text
 from ..core.progress import Progress
@@ -17,13 +18,31 @@ from ..engine.history import History
 from ..engine.job import Job
 from ..engine.precision import arithmetic, choose_device, choose_type
 from ..engine.run_folder import BEST, CONFIG, claim_run_folder
-from ..features.cached import FeatureBatch
 from .classifier import Classifier
 from .heads.base import FittedHead
 from .heads.knn import KnnHead
 from .losses import stack_targets
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class HeldBatch:
+    """A batch whose features are in memory; else as ``data.common.loaders.Batch``."""
+
+    images: list[ImageFeatures]
+    targets: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image_list(self) -> list[ImageFeatures]:
+        """What the model takes instead of images."""
+        return self.images
+
+    def to(self, device: torch.device | str) -> HeldBatch:
+        """The batch, whose features are on the device that they were made on."""
+        return self
 
 
 def fit_head(job: Job) -> History:
@@ -77,7 +96,7 @@ def gather_vectors(
 @torch.inference_mode()
 def feature_batches(
     model: Classifier, loader: Any, device: torch.device, progress: Progress | None = None
-) -> list[FeatureBatch]:
+) -> list[HeldBatch]:
     """All of a loader's batches, their features on the device: each image through the backbone
     once."""
     batches = []
@@ -85,7 +104,7 @@ def feature_batches(
         moved = batch.to(device)
         inputs = moved.image_list()
         features = list(inputs if are_features(inputs) else model.features(inputs))
-        batches.append(FeatureBatch(features, batch.targets, batch.indices, batch.geometries))
+        batches.append(HeldBatch(features, batch.targets))
         if progress is not None:
             progress.advance(len(batch))
     return batches
