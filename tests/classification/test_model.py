@@ -92,7 +92,7 @@ def test_knn_votes_as_the_protocol_says():
     votes = torch.zeros(2)
     for row in top.tolist():
         votes[marks[row]] += torch.exp(near[row] / 0.07)
-    torch.testing.assert_close(head.shares(vector, 3)[0], votes / votes.sum())
+    torch.testing.assert_close(head.votes(vector, 3)[0], votes / votes.sum())
     head.k.fill_(3)
     expected = (votes / votes.sum()).clamp(1e-6)
     found = head({"vector": vector}).softmax(dim=1)[0]
