@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..backbones.base import Backbone
 from ..backbones.batching import FeatureModel, ImageFeatures, Inputs, are_features, equal_rows
+from ..engine.host import upload
 from .heads.base import ClassificationHead
 from .losses import LabelLoss
 
@@ -45,7 +46,8 @@ class Classifier(FeatureModel):
         logits = torch.cat(parts)
         if order == sorted(order):
             return logits
-        return logits[torch.tensor(order, device=logits.device).argsort()]
+        places = sorted(range(len(order)), key=order.__getitem__)
+        return logits[upload(places, logits, torch.int64)]
 
     def forward(
         self, inputs: Inputs, targets: Sequence[Mapping[str, Tensor]] | None = None

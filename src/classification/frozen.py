@@ -116,10 +116,10 @@ def choose_k(job: Job, head: KnnHead, count: int) -> dict[str, float]:
     wanted = sorted({min(k, count) for k in job.options.knn_k})  # type: ignore[attr-defined]
     found = {}
     for k in wanted:
-        head.k.fill_(k)
+        head.choose(k)
         found[k] = job.validate(job.model) or {}
     best = max(wanted, key=lambda k: found[k][job.best_metric])
-    head.k.fill_(best)
+    head.choose(best)
     metrics = job.validate(job.model) or {}  # once more: its scores are those that are drawn
     figures = {f"{job.best_metric}_k{k}": one[job.best_metric] for k, one in found.items()}
     log.info("k-NN: %s", ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))

@@ -25,18 +25,23 @@ class DepthLoss(nn.Module):
     def forward(self, depth: Tensor, truth: Tensor) -> dict[str, Tensor]:
         known = truth > 0
         error = (depth[:, 0].float() + _EPSILON).log() - (truth + _EPSILON).log()
-        terms = {"silog": silog(error[known])}
+        terms = {"silog": silog(error, known)}
         if self.kind == "silog+steps":
             terms["steps"] = STEPS_WEIGHT * steps(error.where(known, 0), known)
         return terms
 
 
-def silog(error: Tensor) -> Tensor:
-    """sqrt(variance + 0.15 mean^2) of log errors [P] (https://arxiv.org/abs/1406.2283, weighted as
-    in https://arxiv.org/abs/2011.14141 and Meta's evaluation)."""
-    if not len(error):
-        return error.sum()
-    return (error.var(unbiased=False) + _SCALE_SHARE * error.mean() ** 2 + 1e-8).sqrt()
+def silog(error: Tensor, known: Tensor) -> Tensor:
+    """sqrt(variance + 0.15 mean^2) of the known log errors [B, H, W]; 0 where none is known.
+
+    https://arxiv.org/abs/1406.2283, weighted as in https://arxiv.org/abs/2011.14141 and Meta's
+    evaluation.
+    """
+    count = known.sum()
+    error = error.where(known, 0)
+    mean = error.sum() / count.clamp(min=1)
+    variance = (error - mean).where(known, 0).square().sum() / count.clamp(min=1)
+    return (variance + _SCALE_SHARE * mean**2 + 1e-8).sqrt() * (count > 0)
 
 
 def steps(error: Tensor, known: Tensor) -> Tensor:

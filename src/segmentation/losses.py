@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.structures import IGNORE
+from ..engine.host import present
 
 Extra = Literal["ce", "ce+dice", "ce+lovasz"]
 
@@ -45,7 +46,7 @@ def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor | None = None) 
     known = masks != IGNORE
     if weights is None:
         return total / known.sum().clamp(min=1)
-    return total / weights[masks[known]].sum().clamp(min=1e-9)
+    return total / weights[masks.where(known, 0)].where(known, 0).sum().clamp(min=1e-9)
 
 
 def dice(logits: Tensor, masks: Tensor) -> Tensor:
@@ -66,13 +67,15 @@ def dice(logits: Tensor, masks: Tensor) -> Tensor:
 def lovasz(logits: Tensor, masks: Tensor) -> Tensor:
     """Lovász-Softmax, the convex surrogate of IoU, mean over the classes that the batch has
     (https://arxiv.org/abs/1705.08790)."""
-    known = masks != IGNORE
-    probabilities = logits.softmax(1).movedim(1, -1)[known]  # [P, C]
-    truth = masks[known]
+    known = (masks != IGNORE).flatten()
+    probabilities, truth = logits.softmax(1).movedim(1, -1).flatten(0, -2), masks.flatten()
     losses = []
-    for index in truth.unique().tolist():
+    # Which classes there are is read off the device: to sort those that are not would cost more.
+    for index in present(truth[None], logits.shape[1]).unbind(1):
         foreground = (truth == index).float()
-        errors, order = (foreground - probabilities[:, index]).abs().sort(descending=True)
+        errors = (foreground - probabilities.index_select(1, index).squeeze(1)).abs()
+        order = errors.detach().where(known, -1).argsort(descending=True)  # unknown ones last
+        errors = errors.where(known, 0)[order]
         losses.append(errors @ _lovasz_gradient(foreground[order]))
     return torch.stack(losses).mean() if losses else logits.sum() * 0
 

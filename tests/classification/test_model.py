@@ -93,7 +93,7 @@ def test_knn_votes_as_the_protocol_says():
     for row in top.tolist():
         votes[marks[row]] += torch.exp(near[row] / 0.07)
     torch.testing.assert_close(head.votes(vector, 3)[0], votes / votes.sum())
-    head.k.fill_(3)
+    head.choose(3)
     expected = (votes / votes.sum()).clamp(1e-6)
     found = head({"vector": vector}).softmax(dim=1)[0]
     torch.testing.assert_close(found, expected / expected.sum(), atol=1e-5, rtol=1e-4)

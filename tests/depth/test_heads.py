@@ -79,9 +79,11 @@ def test_losses() -> None:
     terms = loss(depth * 2, truth)  # all too far by one factor: no variance, no steps
     assert terms["silog"].item() == pytest.approx((0.15**0.5) * 0.6931, rel=1e-2)
     assert terms["steps"].item() == pytest.approx(0, abs=5e-3)
-    error = torch.randn(50)
-    expected = (error.var(unbiased=False) + 0.15 * error.mean() ** 2).sqrt()
-    assert silog(error).item() == pytest.approx(expected.item(), rel=1e-4)
+    error = torch.randn(4, 50)
+    known = torch.rand(4, 50) > 0.3
+    some = error[known]
+    expected = (some.var(unbiased=False) + 0.15 * some.mean() ** 2).sqrt()
+    assert silog(error, known).item() == pytest.approx(expected.item(), rel=1e-4)
     assert steps(torch.arange(8.0).expand(1, 8, 8), torch.ones(1, 8, 8) > 0) > 0
 
 

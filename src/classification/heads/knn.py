@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,16 +33,28 @@ class KnnHead(FittedHead):
         self.register_buffer("bank", torch.zeros(0, dims[-1]))
         self.register_buffer("marks", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("k", torch.tensor(20))
+        self._count: int | None = 20  # k, where the host knows it
 
     def fit(self, vectors: Tensor, targets: Tensor) -> None:
         self.bank, self.marks = F.normalize(vectors.float(), dim=1), targets
+
+    def choose(self, k: int) -> None:
+        """Let so many neighbours vote."""
+        self.k.fill_(k)
+        self._count = k
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._count = None
 
     def reserve(self, bank: Sequence[int], marks: Tensor) -> None:
         """Room for a checkpoint's bank of this shape and marks like these."""
         self.bank, self.marks = torch.zeros(*bank), torch.zeros_like(marks)
 
     def forward(self, features: Features) -> Tensor:
-        parts = [self.votes(block, int(self.k)) for block in features["vector"].split(_BLOCK)]
+        if self._count is None:
+            self._count = int(self.k)
+        parts = [self.votes(block, self._count) for block in features["vector"].split(_BLOCK)]
         shares = torch.cat(parts).clamp(1e-6, 1 - 1e-6)
         return shares.log() if self.marks.ndim == 1 else shares.logit()
 

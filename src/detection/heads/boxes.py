@@ -70,7 +70,7 @@ def overlaps(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return shared, areas(first) + areas(second) - shared
 
 
-def giou_loss(first: Tensor, second: Tensor) -> Tensor:
+def giou_loss(first: Tensor, second: Tensor, tiny: float = 1e-7) -> Tensor:
     """1 - generalised IoU (https://arxiv.org/abs/1902.09630) of boxes [..., 4], pair by pair.
 
     As torchvision's ``generalized_box_iou_loss``, which indexes by a mask: its size would have to
@@ -80,4 +80,4 @@ def giou_loss(first: Tensor, second: Tensor) -> Tensor:
     low = torch.minimum(first[..., :2], second[..., :2])
     span = torch.maximum(first[..., 2:], second[..., 2:]) - low
     hull = span[..., 0] * span[..., 1]
-    return 1 - shared / (union + 1e-7) + (hull - union) / (hull + 1e-7)
+    return 1 - shared / (union + tiny) + (hull - union) / (hull + tiny)

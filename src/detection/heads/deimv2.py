@@ -21,10 +21,14 @@ from ...backbones.batching import FeatureMaps
 from ...backbones.pyramid import build_pyramid
 from ...core.errors import UserError
 from ...core.structures import Detections, DetectionTarget
+from ...engine.host import upload
 from .base import Detector, Parts
+from .deimv2_loss import deimv2_loss
+from .deimv2_noise import noisy_queries
 from .matching import global_mean_count
 
 LEVELS = 3
+_NO_CHECK = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 QUERIES = 300  # fewer on an image with fewer cells
 
 
@@ -101,7 +105,26 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
     }
     model = Deimv2ForObjectDetection(Deimv2Config(**measures))
     model.model.conv_encoder = GivenMaps()
+    model.loss_function = deimv2_loss
     return model
+
+
+@contextmanager
+def _without_waits() -> Iterator[None]:
+    """transformers with our queries of noise, and without its check of shapes, which reads the
+    device at each layer."""
+    from transformers.models.deimv2 import modeling_deimv2
+
+    theirs, switch = modeling_deimv2.get_contrastive_denoising_training_group, _NO_CHECK
+    before = os.environ.get(switch)
+    modeling_deimv2.get_contrastive_denoising_training_group = noisy_queries
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        modeling_deimv2.get_contrastive_denoising_training_group = theirs
+        if before is None:
+            os.environ.pop(switch, None)
 
 
 class Deimv2(Detector):
@@ -127,7 +150,18 @@ class Deimv2(Detector):
         self.head.config.num_queries = min(QUERIES, cells)
         self.head.model.conv_encoder.maps = list(maps)
         pixels = maps[0].new_zeros(()).expand(len(batch.sizes), 3, *batch.padded)  # for its shape
-        return self.head(pixel_values=pixels, labels=labels)
+        with _without_waits():
+            return self.head(pixel_values=pixels, labels=labels)
+
+    def train(self, mode: bool = True) -> Deimv2:
+        """As nn.Module's, but transformers' encoder layers, which differ in training by dropout
+        (there is none) and by looking for numbers that are not finite (the loop does), do not."""
+        super().train(mode)
+        for module in self.modules():
+            if type(module).__name__ == "Deimv2EncoderLayer":
+                assert module.dropout == 0
+                module.training = False
+        return self
 
     def losses(
         self, maps: list[Tensor], batch: FeatureMaps, targets: Sequence[DetectionTarget]
@@ -139,9 +173,9 @@ class Deimv2(Detector):
         """
         height, width = batch.padded
         labels = []
+        scale = upload([width, height, width, height], maps[0], torch.float32)
         for target in targets:
             boxes = box_convert(target["boxes"].float(), "xyxy", "cxcywh")
-            scale = boxes.new_tensor([width, height, width, height])
             labels.append({"boxes": boxes / scale, "class_labels": target["labels"] - 1})
         terms: dict[str, Tensor] = self._run(maps, batch, labels).loss_dict
         count = float(max(1, sum(len(target["labels"]) for target in targets)))
@@ -163,7 +197,7 @@ class Deimv2(Detector):
         query = torch.div(flat, scores.shape[2], rounding_mode="floor")
         height, width = batch.padded
         boxes = box_convert(outputs.pred_boxes.float(), "cxcywh", "xyxy")
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
+        boxes = boxes * upload([width, height, width, height], boxes)
         detections: list[Detections] = []
         for i, size in enumerate(batch.sizes):
             detections.append(

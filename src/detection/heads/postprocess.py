@@ -8,13 +8,14 @@ candidates, and which of them NMS keeps), and the host cuts them out when they h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from ...core.structures import Detections
+from ...engine.host import upload
 from .boxes import overlaps
 
 MOST = 1000  # candidates of an image that NMS looks at, the best ones
@@ -55,13 +56,6 @@ def top_per_class(scores: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
     labels = torch.arange(1, scores.shape[2] + 1, device=scores.device)
     labels = labels[None, :, None].expand_as(anchors)
     return values.flatten(1), anchors.flatten(1), labels.flatten(1)
-
-
-def upload(values: Any, like: Tensor) -> Tensor:
-    """Numbers of the host as a tensor of ``like``'s kind on its device; nothing waits for it."""
-    pinned = like.is_cuda and torch.cuda.is_available()
-    host = torch.tensor(values, dtype=like.dtype, pin_memory=pinned)
-    return host.to(like.device, non_blocking=True)
 
 
 def choose(

@@ -1,7 +1,6 @@
 """Mask classification: queries, each with a class and a mask (https://arxiv.org/abs/2107.06278).
 
-What heads of queries share, with the parts and the loss of ``transformers`` (models/eomt);
-nothing is downloaded.
+What heads of queries share, with the parts of ``transformers`` (models/eomt); nothing is fetched.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...core.errors import UserError
-from ...core.structures import IGNORE
 from .base import Criterion, SegmentationHead
+from .query_loss import QueryLoss
 
 QUERIES = 100
 _LEAST = 1e-6
@@ -61,13 +60,9 @@ class MaskQueryHead(SegmentationHead):
         """Mask2Former's loss (https://arxiv.org/abs/2112.01527) as an EomtConfig says: Hungarian
         matching, cross-entropy and Dice of masks on points, cross-entropy of classes; all times
         ``share``."""
-        self.weights = {
-            "loss_cross_entropy": config.class_weight * share,
-            "loss_mask": config.mask_weight * share,
-            "loss_dice": config.dice_weight * share,
-        }
-        self.loss = eomt_parts().EomtLoss(config, self.weights)
-        self.points = config.train_num_points
+        weights = config.class_weight, config.mask_weight, config.dice_weight
+        points, nothing = config.train_num_points, config.no_object_weight
+        self.loss = QueryLoss(config.num_labels, points, weights, nothing, share)
 
     def queries(self, maps: dict[str, Tensor]) -> list[Answer]:
         """In training one answer for each block (deep supervision), otherwise the last alone."""
@@ -84,20 +79,4 @@ class MaskQueryHead(SegmentationHead):
         The criterion is not asked. A pixel to be ignored belongs to no mask, as in Mask2Former;
         an image without a single labelled pixel is left out.
         """
-        labels = [mask.unique() for mask in masks]
-        labels = [found[found != IGNORE].long() for found in labels]
-        use = [i for i, found in enumerate(labels) if len(found)]
-        answers = self.queries(maps)
-        if not use:
-            return {"mask": sum(m.sum() * 0 + c.sum() * 0 for m, c in answers)}  # type: ignore
-        truths = [(masks[i][None] == labels[i][:, None, None]).float() for i in use]
-        kept = [labels[i] for i in use]
-        # More points than an image has pixels would be the same ones again.
-        self.loss.num_points = min(self.points, masks[0].numel())
-        self.loss.matcher.num_points = self.loss.num_points
-        total = {name: torch.zeros((), device=masks.device) for name in self.weights}
-        for answer in answers:
-            found = answer.masks[use].float(), answer.classes[use].float()
-            for name, value in self.loss(*found, truths, kept).items():
-                total[name] = total[name] + self.weights[name] * value
-        return {name.removeprefix("loss_"): value for name, value in total.items()}
+        return self.loss(self.queries(maps), masks)
