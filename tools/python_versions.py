@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "outputs" / "python_versions"
 VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
 # The lower ends of requirements.txt, of what breaks most between releases.
-OLDEST = {"torch": "2.6.0", "torchvision": "0.21.0", "timm": "1.0.20", "transformers": "5.10.1",
+OLDEST = {"torch": "2.6.0", "torchvision": "0.21.0", "timm": "1.0.21", "transformers": "5.8.1",
           "numpy": "1.26.4", "lightning-fabric": "2.5.0", "scikit-learn": "1.4.0"}  # fmt: skip
 SHOWN = ["torch", "torchvision", "transformers", "timm", "numpy"]
 

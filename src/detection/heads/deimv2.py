@@ -73,8 +73,8 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
             from transformers import Deimv2Config, Deimv2ForObjectDetection, HGNetV2Config
     except ImportError as error:
         raise UserError(
-            f"--head deimv2 needs transformers 5.10 or newer, and scipy ({error}): "
-            "pip install 'transformers>=5.10.1' scipy; or use --head retinanet"
+            "--head deimv2 needs transformers 5.8 or newer (with torch 2.6: 5.8 or 5.9), and scipy "
+            f"({error}): pip install 'transformers>=5.8.1' scipy; or use --head retinanet"
         ) from None
     unused: dict[str, Any] = {
         "stem_channels": [3, 4, 4],
