@@ -42,6 +42,10 @@ COMMANDS: dict[str, Command] = {
     "depth train": Command("depth.train:main", "train a model of depth"),
     "depth predict": Command("depth.infer:main_image|main_video", "depth of images, or of a video"),
     "depth summary": Command("depth.model:main", "layers and size of a model of depth"),
+    "pretraining train": Command(
+        "pretraining.train:main", "self-distillation on unlabelled images, distillation"
+    ),
+    "pretraining": Command("pretraining.__main__:main", "export a backbone, replay a bad batch"),
     "evaluate": Command("evaluate:main", "figures of a checkpoint on a data set"),
     "evaluate-backbone": Command(
         "evaluate_backbone:main", "k-NN, probes and retrieval of backbones in one table"

@@ -6,12 +6,15 @@ import re
 
 import pytest
 
+from src.backbones.catalog import CATALOG
 from src.core import cli
 from src.core.config import load_yaml
 from src.detection.settings import TrainDetection
+from src.pretraining.settings import TrainSsl
 from tests.conftest import PROJECT
 
 DETECTION = sorted((PROJECT / "detection_configs").glob("*.yaml"))
+PRETRAINING = sorted((PROJECT / "pretraining_configs").glob("*.yaml"))
 EVERY = sorted(PROJECT.glob("*_configs/*.yaml"))
 
 
@@ -37,3 +40,10 @@ def test_detection_recipes_for_frozen_and_tuned_backbones(name):
 def test_no_absolute_paths(path):
     assert load_yaml(path)
     assert not re.search(r"""^\s*\w+:\s*['"]?(/|[A-Z]:\\)""", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", PRETRAINING, ids=lambda path: path.name)
+def test_pretraining_presets_parse(path):
+    options = cli.parse(TrainSsl, ["--config", str(path), "--images", "x"])
+    assert options.global_size % (CATALOG[options.model_name].patch or 32) == 0
+    assert options.warmup_epochs < options.epochs

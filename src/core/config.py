@@ -35,6 +35,11 @@ class CommandSettings(Settings):
     dataset_class: ClassVar[type[Settings] | None] = None
     dataset: Any = None
 
+    @classmethod
+    def default_config(cls, given: Mapping[str, Any]) -> Path | None:
+        """The YAML where the user names none; given: the options that the user did name."""
+        return cls.model_fields["config"].default
+
 
 S = TypeVar("S", bound=Settings)
 C = TypeVar("C", bound=CommandSettings)
@@ -156,7 +161,7 @@ def combine(
     sources = dict(sources or {})
     values: dict[str, Any] = dict(given)
     if settings.dataset_class is not None:
-        named = given.get("config") or settings.model_fields["config"].default
+        named = given.get("config") or settings.default_config(given)
         path = Path(named or "(no --config)")
         content = load_yaml(path) if named else {}
         recipe = _recipe(content, "TRAIN", path)

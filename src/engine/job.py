@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from .history import Hook
@@ -31,6 +32,16 @@ def model_loss(model: nn.Module, batch: Any) -> dict[str, Tensor]:
     return model(batch.image_list(), batch.targets)
 
 
+class StepHook(Protocol):
+    """Told of every optimizer step (counted from 0 over the whole run), on every process."""
+
+    def before(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Before the forward pass: set what the step is to use, e.g. learning rates."""
+
+    def after(self, step: int) -> None:
+        """When the step has been applied."""
+
+
 @dataclass
 class Job:
     """What ``loop.fit`` is to do.
@@ -42,7 +53,11 @@ class Job:
     best_metric: higher is better; without ``validate`` the least training loss counts.
     describe: the fields of a checkpoint beside the weights (task, head, backbone, image_size,
     resize, classes, config). hooks: called on the main process after each epoch, when the
-    checkpoints are written. head_only: leave a frozen backbone out of the checkpoints.
+    checkpoints are written. step_hooks: called at each optimizer step; given some, these set the
+    learning rates in place of the options' schedule. clip_apart: ``--clip`` is for the parameters
+    of each label (up to its first dot) by themselves, not for all together. guarded: a step that
+    is not finite is left out, and three in a row end the run (see nonfinite). head_only: leave a
+    frozen backbone out of the checkpoints.
     """
 
     options: TrainingOptions
@@ -56,4 +71,7 @@ class Job:
     eval_every: int = 1
     parameter_groups: list[ParameterGroup] | None = None
     hooks: list[Hook] = field(default_factory=list)
+    step_hooks: list[StepHook] = field(default_factory=list)
+    clip_apart: bool = False
+    guarded: bool = False
     head_only: bool = False

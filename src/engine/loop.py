@@ -27,6 +27,7 @@ from .distributed import (
     any_rank,
     broadcast_buffers,
     build_fabric,
+    full_tensor,
     gather_objects,
     is_main,
     rank,
@@ -37,8 +38,9 @@ from .ema import MovingAverage
 from .history import History, Hook
 from .hooks import TensorBoardHook
 from .interrupt import StopRequest
-from .job import Job
+from .job import Job, StepHook
 from .losses import EpochLosses
+from .nonfinite import Guard
 from .optim import Schedule, build_optimizer, parameter_groups, require_sensible
 from .precision import backbone_of, choose_device, choose_type
 from .run_folder import CONFIG, LAST, check_run_folder, claim_run_folder
@@ -109,7 +111,10 @@ class _Run:
         self.fabric_optimizer = cast(Any, self.fabric.setup_optimizers(self.optimizer))
         self.ema = MovingAverage(job.model, options.ema) if options.ema > 0 else None
         self.steps_per_epoch = math.ceil(len(job.train_loader) / options.accumulate)
-        self.schedule = Schedule(options, self.steps_per_epoch)
+        default: list[StepHook] = [Schedule(options, self.steps_per_epoch)]
+        self.step_hooks = job.step_hooks or default
+        self.guard = Guard(job.run_dir) if job.guarded else None
+        self.good = True  # of the batches of this optimizer step
         self.history = History(job.run_dir, job.best_metric)
         self.saver = Saver(job, self.fabric, self.optimizer, self.ema, self.history, fingerprint)
         self.at = Position()
@@ -161,7 +166,12 @@ class _Run:
                 if index < skip:
                     continue
                 terms = self._step(batch.to(self.device), index)
-                losses.add(terms)
+                if self.good:
+                    losses.add(terms)
+                else:
+                    losses.leave_out()
+                if self.guard is not None and self._ends_step(index):
+                    self._require_finite(batch)
                 progress.advance(len(batch.images) * world())
                 if losses.due():
                     losses.read()
@@ -195,29 +205,62 @@ class _Run:
         accumulate, due = self.options.accumulate, self._ends_step(index)
         first = index - index % accumulate
         share = min(accumulate, len(self.job.train_loader) - first)
+        step = self.at.epoch * self.steps_per_epoch + index // accumulate
+        if index == first:
+            self.good = True
+            for hook in self.step_hooks:
+                hook.before(step, self.optimizer)
         seed_everything(self.options.seed, self.at.epoch, rank(), index + 1)
         with self.fabric.no_backward_sync(self.model, enabled=not due):
             terms = self.job.loss(self.model, batch)
             total = torch.stack([term.float() for term in terms.values()]).sum()
-            self.fabric.backward(total / share)
+            if self.guard is not None and self.guard.bad(terms, self.device):
+                self.good = False
+            else:
+                self.fabric.backward(total / share)
         if due:
-            step = self.at.epoch * self.steps_per_epoch + index // accumulate
             self._update(step)
         return terms
 
     def _update(self, step: int) -> None:
-        self.schedule.apply(self.optimizer, step)
-        if self.options.clip > 0:
-            self.fabric.clip_gradients(
+        norm = self._clip() if self.options.clip > 0 else None
+        if self.guard is not None and norm is not None and not torch.isfinite(norm):
+            self.good, self.guard.what = False, "gradient"
+        if self.good:
+            self.fabric_optimizer.step()
+        self.fabric_optimizer.zero_grad(set_to_none=True)
+        if not self.good:
+            return
+        if self.ema is not None:
+            self.ema.update(step)
+        for hook in self.step_hooks:
+            hook.after(step)
+
+    def _clip(self) -> Tensor:
+        """Clip the gradients; their largest norm before, on the device and unread."""
+        if not self.job.clip_apart:
+            return self.fabric.clip_gradients(
                 self.model,
                 self.fabric_optimizer,
                 max_norm=self.options.clip,
                 error_if_nonfinite=False,  # it would read the norm off the device
-            )
-        self.fabric_optimizer.step()
-        self.fabric_optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update(step)
+            )  # type: ignore[return-value]
+        self.fabric.strategy.precision.unscale_gradients(self.optimizer)
+        parts: dict[str, list[Tensor]] = {}
+        for group in self.optimizer.param_groups:
+            parts.setdefault(group["label"].partition(".")[0], []).extend(group["params"])
+        norms = [
+            torch.nn.utils.clip_grad_norm_(parameters, self.options.clip)
+            for parameters in parts.values()
+        ]
+        return torch.stack([full_tensor(norm) for norm in norms]).max()
+
+    def _require_finite(self, batch: Any) -> None:
+        """Count the step; save and raise UserError when there were too many bad ones."""
+        assert self.guard is not None
+        if self.guard.note(self.good, batch, self.at):
+            self.saver.save_last(self.at)
+            raise UserError(self.guard.words())
 
     def _row(self, means: dict[str, float], progress: Progress) -> dict[str, float]:
         """The history of an epoch's training, losses averaged over the processes."""

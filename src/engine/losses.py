@@ -27,6 +27,12 @@ class EpochLosses:
         self.names = self.names or sorted(terms)
         self.unread.append(torch.stack([terms[name].detach().float() for name in self.names]))
 
+    def leave_out(self) -> None:
+        """Count a batch whose step was not applied."""
+        self.read()
+        self.at.batch += 1
+        self.at.left_out += 1
+
     def due(self) -> bool:
         """Whether it is time to wait for the device and read."""
         return len(self.unread) >= READ_BATCHES or time.monotonic() - self.read_at > 1
@@ -54,5 +60,6 @@ class EpochLosses:
 
     def means(self) -> dict[str, float]:
         """``loss`` and, when there are several terms, ``loss_<term>``: means over the batches."""
-        means = {f"loss_{name}": value / self.at.batch for name, value in self.at.sums.items()}
+        taken = max(1, self.at.batch - self.at.left_out)
+        means = {f"loss_{name}": value / taken for name, value in self.at.sums.items()}
         return {"loss": sum(means.values()), **(means if len(means) > 1 else {})}

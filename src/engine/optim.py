@@ -122,11 +122,14 @@ class Schedule:
         done = min(1.0, max(0.0, (step - start) / max(1, total - start)))
         return warm * 0.5 * (1 + math.cos(math.pi * done))
 
-    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Set the learning rates for a step."""
+    def before(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Set the learning rates for a step (a StepHook of the engine's)."""
         factor = self.factor(step)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
+
+    def after(self, step: int) -> None:
+        """Nothing."""
 
 
 def require_sensible(options: TrainingOptions) -> None:

@@ -32,11 +32,13 @@ FREE |= {"HOW_TO_GET"}  # of the dataset YAML
 
 @dataclass
 class Position:
-    """Where a run is: complete epochs, batches done of the next, and their summed losses."""
+    """Where a run is: complete epochs, batches done of the next, their summed losses, and how many
+    of the batches were left out."""
 
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    left_out: int = 0
 
 
 def frozen_fingerprint(job: Job) -> str | None:
@@ -102,6 +104,7 @@ class Saver:
             "epoch": position.epoch,
             "position": position.batch,
             "sums": gather_objects(position.sums),
+            "left_out": position.left_out,
             "batches": len(self.job.train_loader),
         }
         self._save(LAST, position.epoch, training)
@@ -140,7 +143,12 @@ class Saver:
             self.scaler.load_state_dict(training["scaler"])
         self.history.load(training["history"])
         self.metrics = content["metrics"]
-        position = Position(training["epoch"], training["position"], _own(training["sums"]))
+        position = Position(
+            training["epoch"],
+            training["position"],
+            _own(training["sums"]),
+            training.get("left_out", 0),
+        )
         epochs = self.job.options.epochs
         batch = f", batch {position.batch}" if position.batch else ""
         log.info("resuming after epoch %d%s of %d", position.epoch, batch, epochs)

@@ -79,6 +79,10 @@ class TrainingTask(Generic[Options]):
 
         return model_loss
 
+    def job_fields(self, model: Any, loader: Any) -> dict[str, Any]:
+        """More fields of the Job: parameter groups, step hooks ..."""
+        return {}
+
     def plot(self, history: History) -> None:
         """Curves, after each epoch."""
         raise NotImplementedError
@@ -126,9 +130,9 @@ class TrainingTask(Generic[Options]):
             loss=self.loss(),
             validate=self.validation(loaders[1], device),
             best_metric=self.best_metric,
-            eval_every=options.eval_every,
             describe=describe(options, self.name, self.class_names()) | self.describe(),
             hooks=[self.plot, *self.hooks],
+            **{"eval_every": options.eval_every, **self.job_fields(model, loaders[0])},
         )
         history = self.fit(job)
         log.info("the run is in %s: %s", self.run_dir, self.written)

@@ -43,6 +43,19 @@ def parameter_groups(
     ]
 
 
+def token_groups(model: nn.Module) -> list[ParameterGroup]:
+    """Groups of a distillation by tokens: factors 1, no decay on biases, norms and the like."""
+    groups: dict[tuple[str, float], list[str]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            label = "backbone" if name.startswith("student.") else "project"
+            groups.setdefault((label, float(parameter.ndim > 1)), []).append(name)
+    return [
+        ParameterGroup(label, tuple(names), lr=1.0, weight_decay=decay)
+        for (label, decay), names in groups.items()
+    ]
+
+
 class StepValues:
     """The optimizer's values by step: its groups hold factors, and these curves what they factor.
 
@@ -56,12 +69,15 @@ class StepValues:
         self.lr, self.weight_decay = lr, weight_decay
         self.last_from, self.backbone_from = last_from, backbone_from
 
-    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def before(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Set the values for a step (from 0)."""
         lr, decay = self.lr(step), self.weight_decay(step)
         for group in optimizer.param_groups:
             group["lr"] = 0.0 if self.resting(group, step) else lr * group["initial_lr"]
             group["weight_decay"] = decay * group["initial_weight_decay"]
+
+    def after(self, step: int) -> None:
+        """Nothing."""
 
     def resting(self, group: dict[str, Any], step: int) -> bool:
         """Whether a group does not learn yet."""

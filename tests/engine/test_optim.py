@@ -65,7 +65,7 @@ def test_schedule_sets_each_group():
     model = ToyModel(fine_tune=True)
     chosen = options(lr=1e-2, backbone_lr=1e-3, scheduler_epochs=[1])
     optimizer = build_optimizer(model, parameter_groups(model, chosen), chosen)
-    Schedule(chosen, 5).apply(optimizer, 5)
+    Schedule(chosen, 5).before(5, optimizer)
     found = {group["label"]: group["lr"] for group in optimizer.param_groups}
     assert found == pytest.approx({"head": 1e-3, "backbone": 1e-4})
 

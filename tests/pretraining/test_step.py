@@ -141,7 +141,7 @@ def test_clip_optimizer_and_teacher(meta):
     np.testing.assert_allclose(norms, meta["step_clip_norms"], rtol=1e-4)
     groups = parameter_groups(model.student)
     optimizer = build_optimizer(model, groups, TrainingOptions(out_dir="unused"))
-    StepValues(lambda _: 1e-3, lambda _: 0.04, last_from=1).apply(optimizer, 0)
+    StepValues(lambda _: 1e-3, lambda _: 0.04, last_from=1).before(0, optimizer)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer.step()
     model.update_teacher(0.992)

@@ -270,13 +270,19 @@ class BatchLoader(DataLoader):
     ``set_epoch(epoch)`` before each epoch (safe with persistent workers).
     """
 
-    def __init__(self, samples: Samples, batches: Any, workers: int):
+    def __init__(
+        self,
+        samples: Samples,
+        batches: Any,
+        workers: int,
+        combine: Callable[[Any], Any] = collate,
+    ):
         self.batches = batches
         super().__init__(
             samples,
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=combine,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker,

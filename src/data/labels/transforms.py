@@ -83,12 +83,14 @@ class LabelTransform:
         return np.ascontiguousarray(image), Geometry(original, size)
 
 
-def random_part(image: Size, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a random part: its area SCALE of the image's, its aspect RATIO
+def random_part(
+    image: Size, rng: np.random.Generator, scale: tuple[float, float] = SCALE
+) -> tuple[slice, slice]:
+    """Rows and columns of a random part: its area ``scale`` of the image's, its aspect RATIO
     (log-uniform), or, where ten draws do not fit, the largest one in the middle
     (Inception's crop, https://arxiv.org/abs/1409.4842, as torchvision draws it)."""
     for _ in range(10):
-        area = image.width * image.height * rng.uniform(*SCALE)
+        area = image.width * image.height * rng.uniform(*scale)
         ratio = float(np.exp(rng.uniform(*np.log(RATIO))))
         width, height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < width <= image.width and 0 < height <= image.height:
