@@ -10,6 +10,7 @@ from PIL import Image
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.data.common.images import (
+    decode_image,
     fitted_size,
     image_size_of,
     list_images,
@@ -180,3 +181,15 @@ def test_shrinking_averages():
     stripes[:, ::4] = 240  # a quarter of the columns: the mean is 60
     small, _ = resize(stripes, Size(50, 50), "fit")
     assert np.abs(small.astype(int) - 60).max() <= 2
+
+
+@pytest.mark.parametrize("sampling", [0x411111, 0x211111, 0x221111, 0x121111])
+def test_a_jpeg_has_the_pixels_that_opencv_makes_of_it(sampling):
+    """Whichever decoder took it; grey and progressive ones as well, and turned ones."""
+    image = cv2.GaussianBlur(picture(133, 101, 3), (5, 5), 2)
+    for quality, progressive, pixels in ((20, 0, image), (95, 1, image), (75, 0, image[..., 0])):
+        flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+        flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+        content = cv2.imencode(".jpg", pixels, flags)[1]
+        wanted = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
+        np.testing.assert_array_equal(decode_image(content.tobytes()), wanted)
