@@ -18,42 +18,39 @@ from torch import Tensor
 
 from ..core.files import atomic_path, write_json
 from ..predict.result import Result, require_supervision
+from ..predict.results import Made, Report
 from ..visualise.draw import draw_ranking
 
 CSV_COLUMNS = ("image_id", "file_name", "rank", "class", "name", "probability")
 
 
-class ClassificationReport:
+class ClassificationReport(Report):
     """Draws and gathers probabilities (``predict.results.Report``): the ``top`` most probable."""
 
     files: tuple[str, ...] = ("classes.json", "classes.csv")
 
     def __init__(self, names: Sequence[str], top: int = 5) -> None:
         self.names, self.top = list(names), min(top, len(names))
-        self._images: list[dict[str, Any]] = []
+        super().__init__()
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def add(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> np.ndarray:
-        """Keep the probabilities [C] of an image (uint8 [H, W, 3]); the picture with the names."""
+    def make(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> Made:
+        """result: the probabilities [C] of an image; the picture with the names."""
         found = ClassificationResult(image, self.names, result.float().numpy())
         ranking = found.top(self.top)
         size = {"width": image.shape[1], "height": image.shape[0]}
-        self._images.append({**info, **size, "top": ranking})
-        return draw_top(image, ranking)
+        return Made({**info, **size, "top": ranking}, draw_top(image, ranking))
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write both files, each atomically."""
         results, table = (Path(folder) / f"{prefix}{name}" for name in self.files)
-        write_json(results, {"classes": self.names, "images": self._images})
+        write_json(results, {"classes": self.names, "images": self.entries})
         with (
             atomic_path(table) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file)
             writer.writerow(CSV_COLUMNS)
-            for image in self._images:
+            for image in self.entries:
                 for rank, one in enumerate(image["top"], start=1):
                     writer.writerow([image["id"], image["file_name"], rank, *one.values()])
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from ..core.files import write_json
 from ..data.depths.reader import write_depth
 from ..predict.result import Result
-from ..predict.results import beside
+from ..predict.results import Made, Report, beside
 from ..visualise.depth import draw_depth
 
 
-class DepthReport:
+class DepthReport(Report):
     """Draws and gathers depth maps (``predict.results.Report``); PNG files go to ``folder``.
 
     near, far: metres at the ends of the colours (None: of each picture); scale: value of one
@@ -34,25 +34,22 @@ class DepthReport:
         self, folder: Path, near: float | None, far: float | None, scale: float = 1000.0
     ) -> None:
         self.folder, self.near, self.far, self.scale = folder, near, far, scale
-        self._images: list[dict[str, Any]] = []
         self._taken: set[str] = set()
+        super().__init__()
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def add(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> np.ndarray:
-        """Keep the depth float32 [H, W] (metres) of an image of that size; the picture."""
+    def make(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> Made:
+        """result: the depth float32 [H, W] (metres) of an image of that size; the picture."""
         depth = result.numpy()
         entry = {**info, "width": depth.shape[1], "height": depth.shape[0]}
         if "output" in info:
             entry["depth"] = beside("depths", str(info["output"]), self._taken)
             write_depth(self.folder / entry["depth"], depth, self.scale)
-        self._images.append(entry | depth_figures(depth))
-        return draw_depth(image, depth, self.near, self.far)
+        entry |= depth_figures(depth)
+        return Made(entry, draw_depth(image, depth, self.near, self.far))
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``depths.json``."""
-        content = {"scale": self.scale, "images": self._images}
+        content = {"scale": self.scale, "images": self.entries}
         write_json(Path(folder) / f"{prefix}{self.files[0]}", content)
 
 

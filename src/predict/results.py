@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -69,32 +69,52 @@ class _Entry:
     rows: np.ndarray
 
 
-class Report(Protocol):
+class Report:
     """Draws and gathers the results of a task while a run goes on."""
 
-    files: tuple[str, ...]  # names of the result files
+    files: tuple[str, ...] = ()  # names of the result files
+
+    def __init__(self) -> None:
+        self.entries: list[Any] = []  # what ``make`` said of each image
 
     def __len__(self) -> int:
-        """Images or frames that were added."""
-        ...
+        """Images or frames that were kept."""
+        return len(self.entries)
+
+    def make(self, image: np.ndarray, result: Any, info: dict[str, Any]) -> Made:
+        """What is to be said of an image (uint8 [H, W, 3]), and its annotated copy; nothing is
+        kept. Frames of a video may be made by several threads at once.
+
+        result: in the image's pixels, on the CPU; info: ``id``, ``file_name``, for pictures
+        ``output`` (the name of the copy), for video ``frame`` and ``seconds``.
+        """
+        raise NotImplementedError
+
+    def keep(self, made: Made) -> np.ndarray:
+        """Keep what was said of the next image; returns the annotated copy."""
+        self.entries.append(made.entry)
+        return made.annotated
 
     def add(self, image: np.ndarray, result: Any, info: dict[str, Any]) -> np.ndarray:
-        """Keep a result of an image (uint8 [H, W, 3]); returns the annotated copy.
-
-        info: ``id``, ``file_name``, for pictures ``output`` (the name of the copy), for video
-        ``frame`` and ``seconds``.
-        """
-        ...
+        """``make`` and ``keep``."""
+        return self.keep(self.make(image, result, info))
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
-        """Write the result files for what was added so far (called at any time).
+        """Write the result files for what was kept so far (called at any time).
 
         prefix: what stands before their names, where a folder holds results of several sources.
         """
-        ...
+        raise NotImplementedError
 
 
-class DetectionReport:
+class Made(NamedTuple):
+    """What ``Report.make`` makes of an image: what is said of it, and its annotated copy."""
+
+    entry: Any
+    annotated: np.ndarray
+
+
+class DetectionReport(Report):
     """Draws and gathers detections, and writes ``detections.json``, ``.csv``, ``images.json``.
 
     Rows are held as float32 arrays (24 bytes a detection) until ``write``, which may be called
@@ -107,32 +127,21 @@ class DetectionReport:
         self._draw = draw
         self.names = list(names)
         self._threshold = threshold
-        self._entries: list[_Entry] = []
+        super().__init__()
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def add(self, image: np.ndarray, result: Detections, info: dict[str, Any]) -> np.ndarray:
-        """Keep what reaches the threshold and draw it: returns the annotated copy.
-
-        image: uint8 [H, W, 3], the original; result: in its pixels, on the CPU; info: what
-        images.json is to say of it (``id`` and ``file_name`` at least).
-        """
+    def make(self, image: np.ndarray, result: Detections, info: dict[str, Any]) -> Made:
+        """What reaches the threshold, and the picture with it."""
         kept = keep_above(result, self._threshold)
         boxes, scores = kept["boxes"].numpy(), kept["scores"].numpy()
         labels = kept["labels"].numpy()
         annotated = self._draw(image, boxes, labels, self.names, scores)
         rows = np.concatenate([boxes, scores[:, None], labels[:, None]], axis=1, dtype=np.float32)
         size = Size(image.shape[1], image.shape[0])
-        self._entries.append(
-            _Entry(
-                {**info, "width": size.width, "height": size.height, "detections": len(rows)}, rows
-            )
-        )
-        return annotated
+        said = {**info, "width": size.width, "height": size.height, "detections": len(rows)}
+        return Made(_Entry(said, rows), annotated)
 
     def _records(self) -> Iterator[tuple[dict[str, Any], int, float, list[float]]]:
-        for entry in self._entries:
+        for entry in self.entries:
             for row in entry.rows.tolist():
                 yield entry.image, int(row[5]), round(row[4], 5), [round(v, 2) for v in row[:4]]
 
@@ -148,7 +157,7 @@ class DetectionReport:
             temporary.write_text(_json_list(self._results()) + "\n", encoding="utf-8")
         categories = [{"id": i, "name": name} for i, name in enumerate(self.names) if i > 0]
         with atomic_path(about) as temporary:
-            images = _json_list(entry.image for entry in self._entries)
+            images = _json_list(entry.image for entry in self.entries)
             temporary.write_text(
                 f'{{"images": {images},\n"categories": {_json_list(categories)},\n'
                 '"annotations": []}\n',

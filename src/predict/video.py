@@ -6,7 +6,9 @@ import logging
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from itertools import chain, count, islice
@@ -23,7 +25,7 @@ from ..core.structures import Size
 from .capture import Frame, VideoReader
 from .images import Window, no_interrupt, one_cv2_thread
 from .predictor import Predictor, Prepared
-from .results import Report
+from .results import Made, Report
 from .threads import Ahead, Stopwatch, stop_all
 
 log = logging.getLogger(__name__)
@@ -261,7 +263,7 @@ def claim_name(folder: Path, source: str, stem: str) -> str:
 
 class _VideoRun:
     """The state of one run over a video: threads decode, prepare, infer and encode; the main
-    thread draws, shows and counts."""
+    thread has the frames drawn by a pool, shows and counts them in their order."""
 
     def __init__(
         self,
@@ -324,15 +326,36 @@ class _VideoRun:
         total: int | None,
     ) -> None:
         progress = Progress("frames", unit="frames", total=total)
+        threads = drawing_threads(self.predictor.on_cuda)
+        ahead = 0 if self.reader.live else 2 * threads
+        pool = ThreadPoolExecutor(threads, "draw")
+        drawing: deque[tuple[Frame, Future[Made]]] = deque()
+
+        def finish() -> bool:
+            """The oldest frame into the files; False when the user has seen enough."""
+            frame, made = drawing.popleft()
+            annotated = self.report.keep(made.result())
+            writer.write(annotated, frame.seconds)
+            progress.advance()
+            return self.window is None or self.window.show(annotated, 1)
+
         try:
             for frames, answers in results:
                 for frame, result in zip(frames, answers):
-                    annotated = self.report.add(frame.image, result, self._info(frame))
-                    writer.write(annotated, frame.seconds)
-                    progress.advance()
-                    if self.window is not None and not self.window.show(annotated, 1):
+                    made = pool.submit(self.report.make, frame.image, result, self._info(frame))
+                    drawing.append((frame, made))
+                while len(drawing) > ahead:
+                    if not finish():
                         return
+            while drawing and finish():
+                pass
+        except BaseException:
+            with suppress(Exception), no_interrupt():  # what the model had done is kept
+                while drawing:
+                    finish()
+            raise
         finally:
+            pool.shutdown(cancel_futures=True)
             self.seconds = progress.seconds
             progress.close()
 
@@ -377,6 +400,11 @@ class _VideoRun:
             log.error("%s", self.reader.fault)
             return 1
         return 0
+
+
+def drawing_threads(on_cuda: bool) -> int:
+    """One beside a model that runs on the same cores; a GPU's frames come faster than it draws."""
+    return max(1, min(4, (os.cpu_count() or 1) // 2)) if on_cuda else 1
 
 
 def encoder_threads(on_cuda: bool) -> int:

@@ -18,11 +18,11 @@ from torch import Tensor
 from ..core.files import write_json
 from ..data.masks.reader import write_mask
 from ..predict.result import Result, require_supervision
-from ..predict.results import beside
+from ..predict.results import Made, Report, beside
 from ..visualise.draw import colour_table, draw_classes
 
 
-class SegmentationReport:
+class SegmentationReport(Report):
     """Draws and gathers class maps (``predict.results.Report``); masks go to ``folder``.
 
     colours: [R, G, B] of each class, or None; opacity: of the colours in the overlay.
@@ -39,26 +39,22 @@ class SegmentationReport:
     ) -> None:
         self.folder, self.names, self.opacity = folder, list(names), opacity
         self.colours = colour_table(len(self.names), colours)
-        self._images: list[dict[str, Any]] = []
         self._taken: set[str] = set()
+        super().__init__()
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def add(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> np.ndarray:
-        """Keep a class map uint8 [H, W] of an image of that size; the overlay."""
+    def make(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> Made:
+        """result: a class map uint8 [H, W] of an image of that size; the overlay."""
         mask = result.numpy()
         entry = {**info, "width": mask.shape[1], "height": mask.shape[0]}
         if "output" in info:
             entry["mask"] = beside("masks", str(info["output"]), self._taken)
             write_mask(self.folder / entry["mask"], mask)
         entry["shares"] = class_shares(mask, self.names)
-        self._images.append(entry)
-        return draw_classes(image, mask, self.colours, self.opacity)
+        return Made(entry, draw_classes(image, mask, self.colours, self.opacity))
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``segments.json``."""
-        content = {"classes": self.names, "images": self._images}
+        content = {"classes": self.names, "images": self.entries}
         write_json(Path(folder) / f"{prefix}{self.files[0]}", content)
 
 
