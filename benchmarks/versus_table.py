@@ -6,13 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from src.core.config import to_yaml
 from src.core.files import write_json, write_text
-
-if TYPE_CHECKING:
-    from benchmarks.versus_tutorial import VersusOptions
 
 Result = dict[str, Any]
 Figure = Callable[[list[Result]], float]
@@ -87,7 +84,7 @@ too they say more than the clock.
 """
 
 
-def write_table(folder: Path, options: VersusOptions, results: dict[str, Result]) -> str:
+def write_table(folder: Path, options: Any, results: dict[str, Result]) -> str:
     """The table as Markdown; also written to the folder, as table.md and results.json."""
     figures: list[dict[str, Any]] = []
     for head in options.heads:

@@ -97,3 +97,32 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--model-name" in done.stdout
+
+
+def module_graph(base: str) -> dict[str, set[str]]:
+    """module -> the modules of ``base`` that it imports, also inside functions and for types."""
+    files = {}
+    for path in (ROOT / base).rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for name, path in files.items():
+        package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                above = package[: len(package) - node.level + 1] if node.level else []
+                module = ".".join([*above, *filter(None, [node.module])])
+                found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+        graph[name] = (found & set(files)) - {name, base}
+    return graph
+
+
+@pytest.mark.parametrize("base", ["src", "benchmarks"])
+def test_no_import_circle(base):
+    graph = module_graph(base)
+    while leaves := {name for name, used in graph.items() if not used}:
+        graph = {name: used - leaves for name, used in graph.items() if name not in leaves}
+    assert not graph, f"circles among: {sorted(graph)}"

@@ -17,7 +17,7 @@ from src.core.config import load_yaml, validate
 from src.core.errors import UserError
 from src.data.boxes.reader import read_split
 from src.data.boxes.settings import BoxDataset
-from src.data.fetch_voc import Part, download, fetch, official_archives
+from src.data.fetch_voc import Archive, download, fetch, official_archives
 from tests.data.helpers import picture, voc_object, voc_text
 
 CONFIG = Path(__file__).resolve().parents[2] / "detection_configs" / "voc.yaml"
@@ -100,8 +100,8 @@ def site(tmp_path, serve):
         ("test07.tar", "2007", "test", ["000001"], "valid"),
     ]
     parts = [
-        Part(f"{base}/{name}", name, make_archive(folder, name, year, listed, ids), listed, split)
-        for name, year, listed, ids, split in rows
+        Archive(f"{base}/{name}", name, make_archive(folder, name, year, listed, ids), listed, to)
+        for name, year, listed, ids, to in rows
     ]
     return folder, parts
 
@@ -152,7 +152,7 @@ def test_archive_without_a_named_image(site, tmp_path):
     md5 = make_archive(folder, "less.tar", "2007", "trainval", ["a", "b"], missing=["b"])
     url = parts[0].url.replace("trainval07", "less")
     with pytest.raises(UserError, match="lacks 1 of JPEGImages: b"):
-        fetch(tmp_path / "input", [Part(url, "less.tar", md5, "trainval", "train")])
+        fetch(tmp_path / "input", [Archive(url, "less.tar", md5, "trainval", "train")])
 
 
 def test_download_goes_on_where_it_was_cut(serve, tmp_path):

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 dependencies = ["torch", "timm"]
 
+from dino_timm.architectures import ARCHITECTURES  # noqa: E402
 from dino_timm.loading import load_file, load_published  # noqa: E402
-from dino_timm.models import ARCHITECTURES, build  # noqa: E402
+from dino_timm.models import build  # noqa: E402
 
 
 def _entry_point(name: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from ...core.errors import UserError
@@ -53,16 +54,14 @@ def read_split(
 
     Raises UserError when a folder, the JSON or the split file is not there at all.
     """
-    from . import coco, voc, yolo  # they build on this module
-
     images, annotations, listed = split_paths(dataset, split, data_root, *given)
     if not images.is_dir() and dataset.HOW_TO_GET:
         raise UserError(
             f"no such folder of images: {images}; {dataset.HOW_TO_GET} (is it elsewhere? "
             "--data-root)"
         )
-    reader = {"voc": voc.read, "coco": coco.read, "yolo": yolo.read}[dataset.FORMAT]
-    records, faults = reader(images, annotations, listed, dataset.names)
+    reader = import_module(f".{dataset.FORMAT}", __package__)
+    records, faults = reader.read(images, annotations, listed, dataset.names)
     if split == "train" and dataset.DIFFICULT == "skip":
         left_out = sum(int(record.difficult.sum()) for record in records)
         records = [

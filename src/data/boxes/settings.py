@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...core.config import CommandSettings, Settings, option
+from ...core.registry import did_you_mean
 from ..common.settings import CheckData
+
+# Annotation formats. Each is a file of its name beside this one, whose ``read(images, annotations,
+# listed, names)`` answers records and faults.
+FORMATS = ("voc", "coco", "yolo")
 
 
 class BoxDataset(Settings):
@@ -19,7 +24,7 @@ class BoxDataset(Settings):
 
     DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
     HOW_TO_GET: str = Field("", description="said when a folder or file is not there")
-    FORMAT: Literal["voc", "coco", "yolo"] = Field("voc", description="annotation format")
+    FORMAT: str = Field("voc", description=f"annotation format: {', '.join(FORMATS)}")
     TRAIN_IMG: Path = Field(description="folder of training images")
     TRAIN_ANNOT: Path = Field(description="folder of XML or TXT files, or a COCO JSON file")
     TRAIN_SPLIT: Path | None = Field(None, description="ImageSets file that names the images")
@@ -38,6 +43,14 @@ class BoxDataset(Settings):
     VISUALIZE_TRANSFORMED_IMAGES: bool = Field(
         False, description="save a picture of transformed samples before training"
     )
+
+    @field_validator("FORMAT")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in FORMATS:
+            hint = did_you_mean(value, FORMATS)
+            raise ValueError(f"'{value}' is not one of {', '.join(FORMATS)}{hint}")
+        return value
 
     @model_validator(mode="after")
     def _background_first(self) -> BoxDataset:

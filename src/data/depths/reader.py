@@ -12,6 +12,7 @@ from PIL import Image
 from ...core.errors import UserError
 from ...core.files import atomic_path
 from ...core.structures import Size
+from ..common.arrays import FileFormat, npy
 from ..common.faults import Fault
 from ..common.images import image_size_of, is_image
 from ..common.listing import Split, resolve_root
@@ -37,9 +38,13 @@ class DepthRecord:
     id: str
 
 
+# Depth files that are no pictures, by suffix: a new kind is a file beside this one and a row here.
+FORMATS = {".npy": npy("depth")}
+
+
 def is_depth(path: Path) -> bool:
     """Whether the name is that of a depth file."""
-    return path.suffix.lower() == ".npy" or is_image(path)
+    return path.suffix.lower() in FORMATS or is_image(path)
 
 
 def read_depth_split(
@@ -110,11 +115,7 @@ def read_metres(path: Path, dataset: DepthDataset, size: Size | None = None) -> 
     UserError when it cannot be read, is in colour or 8 bits, or has another size than ``size``
     (its image's).
     """
-    stored = _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path)
-    if stored.ndim == 3 and 1 in (stored.shape[0], stored.shape[2]):
-        stored = stored.reshape([side for side in stored.shape if side != 1])
-    if stored.ndim != 2:
-        raise UserError(f"the depth {path} has the shape {stored.shape}, not height x width")
+    stored = _format_of(path).read(path)
     if size is not None and stored.shape != (size.height, size.width):
         raise UserError(
             f"the depth {path} is {stored.shape[1]}x{stored.shape[0]}, its image "
@@ -127,16 +128,6 @@ def measured(metres: np.ndarray, dataset: DepthDataset) -> np.ndarray:
     """The metres with 0 where they are not within the data set's range."""
     known = np.isfinite(metres) & (metres >= dataset.MIN_DEPTH) & (metres <= dataset.MAX_DEPTH)
     return np.where(known, metres, np.float32(0))
-
-
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        stored = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read depth {path}: {error}") from None
-    if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "fiu":
-        raise UserError(f"the depth {path} holds no numbers")
-    return stored
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -155,18 +146,13 @@ def _read_picture(path: Path) -> np.ndarray:
     return stored
 
 
+def _format_of(path: Path) -> FileFormat:
+    return FORMATS.get(path.suffix.lower(), FileFormat(_read_picture, image_size_of))
+
+
 def depth_size_of(path: Path) -> Size:
     """The size of a depth file from its header."""
-    if path.suffix.lower() != ".npy":
-        return image_size_of(path)
-    try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read depth {path}: {error}") from None
-    sides = [side for side in shape if side != 1] if len(shape) == 3 else list(shape)
-    if len(sides) != 2:
-        raise UserError(f"the depth {path} has the shape {shape}, not height x width")
-    return Size(sides[1], sides[0])
+    return _format_of(path).size(path)
 
 
 def write_depth(path: str | Path, metres: np.ndarray, scale: float = 1000.0) -> None:

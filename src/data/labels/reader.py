@@ -64,7 +64,9 @@ def read_labels(
     faults: dict[str, list[Fault]] = {}
     for split in splits:
         source = split_source(dataset, split, data_root, (flags or {}).get(split))
-        listed[split], own, faults[split] = (read_csv if source.is_file() else read_folder)(source)
+        listed[split], own, faults[split] = READERS.get(
+            source.suffix.lower() if source.is_file() else "", read_csv
+        )(source)
         found_names = found_names or own
     names = dataset.CLASS_NAMES or found_names
     if len(names) < 2:
@@ -231,3 +233,8 @@ def check_labels(data: LabelData) -> list[Fault]:
                 detail = f"the image is in {earlier} and in {split}"
                 faults.append(Fault(f"duplicate of {earlier}", record.image, detail, "warning"))
     return faults
+
+
+# Sources by suffix ("": a folder; any other file: CSV), each answers the images with the names of
+# their classes, the class names, and faults: a new kind is a file beside this one and a row here.
+READERS = {"": read_folder, ".csv": read_csv}

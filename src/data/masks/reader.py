@@ -16,12 +16,18 @@ from PIL import Image
 from ...core.errors import UserError
 from ...core.files import atomic_path
 from ...core.structures import IGNORE, Size
+from ..common.arrays import npy
 from ..common.faults import Fault
+from ..common.images import image_size_of, is_image
 from ..common.listing import Split
 from ..common.pairs import Folders, check_pairs, named_folders, pair_files
 from .settings import Colour, MaskDataset
 
 log = logging.getLogger(__name__)
+
+# Mask files that are no pictures, by suffix: a new kind is a file beside this one and a row here.
+# They hold class indices as MASK_FORMAT index says.
+FORMATS = {".npy": npy("mask")}
 
 Coding = Literal["auto", "index", "color", "binary"]
 
@@ -53,11 +59,16 @@ def split_folders(
     return named_folders(dataset, split, "masks", data_root, images, masks)
 
 
+def is_mask(path: Path) -> bool:
+    """Whether the name is that of a mask file."""
+    return path.suffix.lower() in FORMATS or is_image(path)
+
+
 def read_mask_split(dataset: MaskDataset, folders: Folders) -> tuple[list[MaskRecord], list[Fault]]:
     """The pairs of a split, and what has no partner (see ``pairs.pair_files``) or is coded in
     another way than the rest."""
     pairs, faults = pair_files(
-        folders, "mask", (dataset.IMAGE_SUFFIX, dataset.MASK_SUFFIX), dataset.RECURSIVE
+        folders, "mask", (dataset.IMAGE_SUFFIX, dataset.MASK_SUFFIX), dataset.RECURSIVE, is_mask
     )
     coded, mixed = settle_coding(dataset, [mask for _, mask, _ in pairs])
     return [MaskRecord(*pair, coded) for pair in pairs], [*faults, *mixed]
@@ -120,6 +131,8 @@ class MaskReader:
 
     def _stored(self, path: Path) -> tuple[np.ndarray, list[int] | None]:
         """The pixels [H, W] or [H, W, 3] of a file as they stand there, and a palette, flat."""
+        if path.suffix.lower() in FORMATS:
+            return FORMATS[path.suffix.lower()].read(path), None
         try:
             with Image.open(path) as file:
                 if file.mode not in ("P", "L", "1") and not file.mode.startswith("I"):
@@ -309,4 +322,11 @@ def balanced_weights(pixels: np.ndarray, most: float = 10.0) -> list[float]:
 
 def check_masks(records: list[MaskRecord], split: str, most: int = 2000) -> list[Fault]:
     """What headers show of at most ``most`` pairs: unreadable files, sizes that differ."""
-    return check_pairs([(record.image, record.mask) for record in records], split, most=most)
+    pairs = [(record.image, record.mask) for record in records]
+    return check_pairs(pairs, split, mask_size_of, most)
+
+
+def mask_size_of(path: Path) -> Size:
+    """The size of a mask file from its header."""
+    found = FORMATS.get(path.suffix.lower())
+    return found.size(path) if found else image_size_of(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .models import ARCHITECTURES
+from .architectures import ARCHITECTURES
 
 # In the files, but of training only (or recomputed): never part of the forward pass.
 TRAINING_ONLY = ("mask_token", "local_cls_norm.", "projectors.")
