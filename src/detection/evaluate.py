@@ -11,13 +11,16 @@ import numpy as np
 from ..core.files import write_json
 from ..data.boxes.doctor import quick_check
 from ..data.boxes.reader import read_split, split_paths
+from ..data.boxes.records import BoxRecord
 from ..data.boxes.settings import BoxDataset
 from ..data.boxes.transforms import box_transform
 from ..data.common.loaders import valid_loader
+from ..metrics.detection import DetectionScores
 from ..predict.evaluation import arithmetic, check_classes, header, source_of
-from ..predict.restore import resize_of
+from ..predict.restore import Trained, resize_of
 from ..visualise.plots import plot_confusion, plot_pr_curves
-from .evaluation import evaluate
+from .evaluation import evaluate, predict_images, score
+from .infer import detection_predictor
 from .restore import restore_detector
 
 log = logging.getLogger(__name__)
@@ -33,24 +36,14 @@ def evaluate_detection(options: Any, out_dir: Path) -> dict[str, Any]:
     records, faults = read_split(dataset, options.split, found.data_root, found.folders)
     quick_check({options.split: records}, faults, dataset.names)
     places = split_paths(dataset, options.split, found.data_root, *found.folders)
-    loader = valid_loader(
-        records,
-        box_transform("none", trained.image_size, resize_of(options, trained), training=False),
-        batch=options.batch,
-        workers=options.workers,
-    )
-    with arithmetic(options, trained) as device:
-        scores = evaluate(
-            trained.model.to(device),
-            loader,
-            records,
-            trained.names,
-            device,
-            full=True,
-            threshold=options.threshold,
-        )
+    if options.tiles > 1:
+        tiled = predict_images(detection_predictor(trained, options), records)
+        scores = score(tiled, records, trained.names, full=True, threshold=options.threshold)
+    else:
+        scores = _evaluate_whole(options, trained, records)
     assert scores is not None
     told = {"source": [str(place) for place in places if place], "threshold": options.threshold}
+    told |= {"tiles": options.tiles} if options.tiles > 1 else {}
     results = {**header(options, trained, found, len(records), **told), **scores.to_plain()}
     write_json(out_dir / "results.json", results)
     plot_pr_curves(np.linspace(0, 1, 101), scores.precision, out_dir / "pr_curves.png")
@@ -60,6 +53,27 @@ def evaluate_detection(options: Any, out_dir: Path) -> dict[str, Any]:
     log.info("%s", table(results))
     log.info("results.json, pr_curves.png and confusion_matrix.png are in %s", out_dir)
     return results
+
+
+def _evaluate_whole(
+    options: Any, trained: Trained, records: list[BoxRecord]
+) -> DetectionScores | None:
+    loader = valid_loader(
+        records,
+        box_transform("none", trained.image_size, resize_of(options, trained), training=False),
+        batch=options.batch,
+        workers=options.workers,
+    )
+    with arithmetic(options, trained) as device:
+        return evaluate(
+            trained.model.to(device),
+            loader,
+            records,
+            trained.names,
+            device,
+            full=True,
+            threshold=options.threshold,
+        )
 
 
 def table(results: dict[str, Any]) -> str:

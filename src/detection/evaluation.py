@@ -11,6 +11,7 @@ from torch import nn
 from ..core.progress import Progress
 from ..core.structures import Detections
 from ..data.boxes.records import BoxRecord
+from ..data.common.images import read_image
 from ..data.common.loaders import Batch
 from ..engine.distributed import gather_objects, is_main
 from ..metrics.boxes import BoxTruth
@@ -21,6 +22,7 @@ from ..predict.results import rescale_detections
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+    from ..predict.predictor import Predictor
     from .heads.base import Detector
 
 Found = dict[int, Detections]  # by position in the record list
@@ -69,6 +71,31 @@ def evaluate(
     ``threshold`` on) as well.
     """
     found = predict_split(model, loader, device)
+    return score(found, records, classes, full=full, threshold=threshold)
+
+
+def predict_images(predictor: Predictor[Detections], records: Sequence[BoxRecord]) -> Found:
+    """Detections of every record's image, by a predictor."""
+    found: Found = {}
+    progress = Progress("evaluation", len(records))
+    for start in range(0, len(records), predictor.batch):
+        part = records[start : start + predictor.batch]
+        results = predictor.predict([read_image(record.image) for record in part])
+        found.update(enumerate(results, start))
+        progress.advance(len(part))
+    progress.close()
+    return found
+
+
+def score(
+    found: Found,
+    records: Sequence[BoxRecord],
+    classes: Sequence[str],
+    *,
+    full: bool = False,
+    threshold: float = 0.25,
+) -> DetectionScores | None:
+    """The figures of this process's detections and the others'; see ``evaluate``."""
     metric = DetectionMetric(classes)
     indices = sorted(found)
     metric.update([found[i] for i in indices], [truth_of(records[i]) for i in indices])

@@ -10,7 +10,9 @@ from .settings import InferDetectionImage, InferDetectionVideo
 if TYPE_CHECKING:
     from ..core.structures import Detections
     from ..predict.predictor import Predictor
+    from ..predict.restore import Trained
     from ..predict.results import DetectionReport
+    from .heads.base import Detector
 
 
 def main_image(argv: Sequence[str] | None = None) -> None:
@@ -31,14 +33,25 @@ def load_predictor(
     options: InferDetectionImage | InferDetectionVideo,
 ) -> tuple[Predictor[Detections], DetectionReport]:
     """The predictor of ``--model`` and the report; UserError for what does not fit."""
-    from ..predict.restore import predictor_of
     from ..predict.results import DetectionReport
     from ..visualise.draw import draw_detections
     from .restore import restore_detector
 
     trained = restore_detector(options.model, options, options.imgsz)
     report = DetectionReport(draw_detections, trained.names, options.threshold)
-    return predictor_of(trained, options), report
+    return detection_predictor(trained, options), report
+
+
+def detection_predictor(trained: Trained[Detector], options: Any) -> Predictor[Detections]:
+    """As the options (ModelOptions and DetectionInference) say: of whole images, or of tiles."""
+    from ..predict.restore import predictor_of
+    from .tiles import TiledPredictor
+
+    if options.tiles == 1:
+        return predictor_of(trained, options)
+    iou = getattr(trained.model, "nms", 0.5)  # heads without NMS have none
+    how = {"kind": TiledPredictor, "tiles": options.tiles, "overlap": options.overlap, "nms": iou}
+    return predictor_of(trained, options, **how)
 
 
 def infer_images(options: InferDetectionImage) -> int:

@@ -92,6 +92,12 @@ class DetectionInference(CommandSettings):
     """Detections (evaluation and inference alike)."""
 
     threshold: float = option(0.25, ge=0, le=1, help="least score of a detection to keep")
+    tiles: int = option(
+        1, ge=1, le=16, help="look at N x N parts of each image as well, for small objects"
+    )
+    overlap: float = option(
+        0.2, ge=0, le=0.8, help="share of a tile that the next one shows too (see --tiles)"
+    )
 
 
 class DetectionOutput(DetectionInference, IdentityOptions):

@@ -19,7 +19,7 @@ from ..engine.checkpoint import load_checkpoint, load_weights
 
 if TYPE_CHECKING:
     from .predictor import Predictor
-    from .settings import KnownOptions, ModelOptions, PredictOptions
+    from .settings import KnownOptions, ModelOptions
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -90,9 +90,9 @@ def resize_of(options: ModelOptions, trained: Trained) -> ResizeMode:
     return mode
 
 
-def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predictor[Any]:
+def predictor_of(trained: Trained, options: ModelOptions, **how: Any) -> Predictor[Any]:
     """A predictor of a trained model as the options of inference say; how: what else it takes, or
-    what it is to take instead (model, resize, batch)."""
+    what it is to take instead (model, resize, batch); kind: another class of predictor."""
     from .predictor import Predictor
 
     given = {
@@ -103,7 +103,8 @@ def predictor_of(trained: Trained, options: PredictOptions, **how: Any) -> Predi
         "precision": options.precision,
         "batch": options.batch,
     }
-    return Predictor(**{**given, **how})
+    kind = how.pop("kind", Predictor)
+    return kind(**{**given, **how})
 
 
 @contextmanager

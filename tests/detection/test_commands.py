@@ -159,3 +159,14 @@ def test_mosaics_train_and_are_not_kept(data, tmp_path):
     kept = ["--augment", "mosaic", "--cache-features", "--cache-views", 2, "--no-fine-tune"]
     with pytest.raises(UserError, match="mosaic joins images"):
         train(options(data, tmp_path / "kept", *kept))
+
+
+def test_tiles_at_inference_and_evaluation(run, data, tmp_path):
+    flags = {"model": run / "best_model.pth", "tiles": 2}
+    images = str(data / "valid" / "images")
+    call = InferDetectionImage(input=images, out_dir=tmp_path / "images", threshold=0.0, **flags)
+    assert infer_images(call) == 0
+    found = json.loads((tmp_path / "images" / "detections.json").read_text())
+    assert found and all(min(entry["bbox"]) >= 0 for entry in found)
+    results = evaluate(EvaluateOptions(**flags, workers=0, out_dir=tmp_path / "scores"))
+    assert results["images"] == 4 and results["tiles"] == 2
