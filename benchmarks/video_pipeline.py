@@ -4,7 +4,8 @@
 
 A plain convolutional network stands in for a detector (about 100 ms a frame on two cores by
 default). Three rates: the model alone on frames held in memory, and the two that ``report_video``
-reports with decoding, drawing and encoding beside it. On a machine that others use too, take
+reports with decoding, drawing and encoding beside it; before them a table of the processor time of
+each stage alone ("predict" holds "prepare"). On a machine that others use too, take
 the processor time instead: what the pipeline adds to the model's is what it can cost at most.
 """
 
@@ -13,8 +14,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -79,6 +81,34 @@ def make_video(path: Path, settings: VideoPipeline) -> list[np.ndarray]:
     return frames
 
 
+def stages(predictor: Any, source: Path, report: Any) -> None:
+    """Log the processor time of each stage, one after the other, all threads counted."""
+    from src.predict.capture import VideoReader
+    from src.predict.video import VideoWriter
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        done = work()
+        spent = (time.process_time() - start) / len(frames or done) * 1000
+        log.info("stage %-8s %6.2f processor ms a frame", name, spent)
+        return done
+
+    def encode() -> None:
+        writer = VideoWriter(source.with_name("staged.mp4"), reader.size, reader.rate, threads=1)
+        for one in made:
+            writer.write(one.annotated)
+        writer.close()
+
+    frames: list[Any] = []
+    reader = VideoReader(str(source))
+    frames = timed("decode", lambda: list(reader))
+    timed("prepare", lambda: [predictor.prepare([frame.image]) for frame in frames])
+    results = timed("predict", lambda: predictor.predict([frame.image for frame in frames]))
+    info = {"id": 0, "file_name": source.name}
+    made = timed("draw", lambda: [report.make(f.image, r, info) for f, r in zip(frames, results)])
+    timed("encode", encode)
+
+
 def measure(settings: VideoPipeline) -> None:
     """Print the rates."""
     from src.predict.predictor import Predictor
@@ -96,6 +126,7 @@ def measure(settings: VideoPipeline) -> None:
         source = Path(folder) / "source.mp4"
         frames = make_video(source, settings)
         predictor.predict(frames[: settings.batch])
+        stages(predictor, source, DetectionReport(draw_detections, names, 0.25))
         for turn in range(settings.turns):
             start, cpu = time.perf_counter(), time.process_time()
             predictor.predict(frames)

@@ -33,8 +33,9 @@ class VideoReader:
 
     size, rate (frames a second as a fraction: 30000/1001 stays 30000/1001), frames (their
     number, None when unknown or endless), live (a camera or an endless stream), steady (False:
-    the rate says nothing, the frames' times do). ``fault`` tells after the iteration whether
-    the file broke off. Raises UserError when it cannot be opened or holds no frame.
+    the rate says nothing, the frames' times do), codec (its four letters). ``fault`` tells after
+    the iteration whether the file broke off. Raises UserError when it cannot be opened or holds no
+    frame.
     """
 
     def __init__(self, source: str) -> None:
@@ -51,6 +52,8 @@ class VideoReader:
                 f"'ffmpeg -i {source} out.mp4' may repair or convert it"
             )
         self.size = Size(self._first.shape[1], self._first.shape[0])
+        code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
+        self.codec = code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace").strip()
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.steady = math.isfinite(rate) and 0 < rate <= 250
         self.rate = Fraction(rate).limit_denominator(1001) if self.steady else FALLBACK_RATE

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from fractions import Fraction
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -33,22 +33,33 @@ log = logging.getLogger(__name__)
 CRF = 21  # x264's quality: 18 looks like the source, 23 is its default
 
 
+_OPTIONS = {
+    "libx264": {"preset": "superfast", "crf": str(CRF)},
+    "h264_nvenc": {"preset": "p4", "rc": "vbr", "cq": str(CRF)},
+}
+
+
 class _Encoder(Protocol):
     def encode(self, image: np.ndarray, seconds: float | None) -> None: ...
     def finish(self) -> None: ...
 
 
 class _H264:
-    """libx264 by PyAV in an .mp4 that browsers play and start at once (+faststart)."""
+    """H.264 by PyAV in an .mp4 that browsers play and start at once (+faststart).
 
-    def __init__(self, path: Path, size: Size, rate: Fraction, timed: bool, threads: int) -> None:
+    codec: libx264, or h264_nvenc (an NVIDIA GPU's own encoder).
+    """
+
+    def __init__(
+        self, path: Path, size: Size, rate: Fraction, timed: bool, threads: int, codec: str
+    ) -> None:
         import av
 
         self._av = av
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
         # The colours are converted by BT.601 below; players of HD would assume BT.709.
-        options = {"preset": "superfast", "crf": str(CRF), "colorspace": "smpte170m"}
-        self._stream: Any = self._container.add_stream("libx264", rate=rate, options=options)
+        options = {**_OPTIONS[codec], "colorspace": "smpte170m"}
+        self._stream = cast(Any, self._container.add_stream(codec, rate=rate, options=options))
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.thread_count = threads
@@ -97,10 +108,28 @@ def has_h264() -> bool:
     return "libx264" in av.codecs_available
 
 
+def choose_codec(size: Size, on_cuda: bool) -> str:
+    """``h264_nvenc`` where PyAV has it and the GPU takes a frame of this size, else ``libx264``."""
+    import av
+
+    if on_cuda and "h264_nvenc" in av.codecs_available:
+        try:
+            context: Any = av.CodecContext.create("h264_nvenc", "w")
+            context.width, context.height = size
+            context.pix_fmt, context.time_base = "yuv420p", Fraction(1, 25)
+            context.encode(av.VideoFrame(*size, "yuv420p"))
+            context.encode(None)
+            return "h264_nvenc"
+        except Exception as error:  # no such unit, its driver too old, too many streams
+            log.info("the GPU does not encode (%s)", error)
+    return "libx264"
+
+
 class VideoWriter:
     """Writes RGB frames to an .mp4 in a thread of its own; the file appears whole at ``close``.
 
-    H.264 through PyAV, else (a log line says so) mp4v through OpenCV. rate: frames a second;
+    H.264 through PyAV, by the GPU where ``on_cuda`` and it can, else (a log line says so) mp4v
+    through OpenCV; ``codec`` says which. rate: frames a second;
     timed: the frames come with their times instead (a camera). Odd sides grow by one pixel.
     A failure of the encoder (a full disk) is raised by the next ``write`` or by ``close``, as a
     UserError; nothing waits for ever.
@@ -115,6 +144,7 @@ class VideoWriter:
         timed: bool = False,
         threads: int = 0,
         h264: bool | None = None,
+        on_cuda: bool = False,
     ) -> None:
         self.path = Path(path)
         self.count = 0
@@ -127,9 +157,11 @@ class VideoWriter:
         self._encoder: _Encoder
         try:
             if has_h264() if h264 is None else h264:
-                self._encoder = _H264(temporary, self._size, rate, timed, threads)
+                self.codec = choose_codec(self._size, on_cuda)
+                self._encoder = _H264(temporary, self._size, rate, timed, threads, self.codec)
             else:
                 log.info("writing mp4v, which browsers do not play; for H.264: pip install av")
+                self.codec = "mp4v"
                 self._encoder = _Mp4v(temporary, self._size, rate)
         except Exception as error:
             self._give_up(error)
@@ -288,7 +320,9 @@ class _VideoRun:
             reader.rate,
             timed=not reader.steady,
             threads=encoder_threads(predictor.on_cuda),
+            on_cuda=predictor.on_cuda,
         )
+        log.info("decoding by OpenCV (%s), encoding by %s", reader.codec, writer.codec)
         frames: Ahead[Frame] = Ahead(
             islice(reader, max_frames),
             1 if reader.live else 2 * batch,

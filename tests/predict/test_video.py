@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from src.core.errors import UserError
 from src.core.structures import Size
@@ -336,6 +337,19 @@ def draw(*given):
     return draw_detections(*given)
 cli.run(lambda: detect_video(predictor(size=Size(96, 64)), source, out, draw))
 """
+
+
+def test_the_codecs_are_chosen_and_said(tmp_path: Path, caplog) -> None:
+    """Where a GPU is asked for and none encodes, x264 does, and the video is whole."""
+    with caplog.at_level("INFO"):
+        assert run(make_video(tmp_path / "a.mp4", moving(6)), tmp_path / "out") == 0
+    assert "decoding by OpenCV (h264), encoding by libx264" in caplog.text
+    writer = VideoWriter(tmp_path / "b.mp4", Size(256, 256), Fraction(25), on_cuda=True)
+    assert writer.codec == ("h264_nvenc" if torch.cuda.is_available() else "libx264")
+    for _ in range(5):
+        writer.write(scene(256, 256))
+    writer.close()
+    assert len(probe(tmp_path / "b.mp4")["frames"]) == 5
 
 
 def test_two_videos_share_a_folder(tmp_path: Path) -> None:
