@@ -66,12 +66,19 @@ def sizes_of(inputs: Inputs) -> list[Pair]:
 class FeatureModel(nn.Module):
     """A model on a backbone: it reads maps of images, or takes those that were kept.
 
-    Images that train the backbone go through it together, padded to the largest. Otherwise only
-    images of one padded size do, so that what it says of an image does not depend on the others
-    of a batch; in training the smaller maps are then filled up, right and bottom, with what the
-    backbone says of a blank image (zeros are a degenerate input to a LayerNorm, with huge
+    Loaders and the predictor hand it batches of images that are padded to one ``canvas``: one pass
+    of the backbone. Of others, those that train the backbone go through it together, padded to the
+    largest (and all do where FSDP gathers weights at each pass: ranks must have equally many);
+    else only images of one canvas do, so that what it says of an image does not depend on the
+    others of a batch; in training the smaller maps are then filled up, right and bottom, with what
+    the backbone says of a blank image (zeros are a degenerate input to a LayerNorm, with huge
     gradients, and their own mean would look like the image).
+
+    canvases: (H, W) to choose from, smallest first, where each new shape costs (CUDA: cuDNN,
+    torch.compile, graphs); see ``data.common.shapes``. None: each image's own padded size.
     """
+
+    canvases: Sequence[Pair] = ()
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -87,6 +94,14 @@ class FeatureModel(nn.Module):
     def divisor(self) -> int:
         """Padded sizes are multiples of it."""
         return self.backbone.size_divisor
+
+    def canvas(self, height: int, width: int) -> Pair:
+        """(H, W) that an image is padded to, whatever the others of its batch: the smallest of
+        ``canvases`` that holds it, else the next multiples of the divisor."""
+        for high, wide in self.canvases:
+            if high >= height and wide >= width:
+                return high, wide
+        return _padded([(height, width)], self.divisor)
 
     def read(self, batch: Tensor) -> dict[str, Tensor]:
         """What the model takes of its backbone, without parameters of its own: a normalised batch
@@ -108,9 +123,10 @@ class FeatureModel(nn.Module):
 
     def feature_maps(self, inputs: Inputs) -> FeatureMaps:
         """What ``read`` makes of images, or was kept of them, as one batch to train on."""
-        if self.backbone.training and not self.backbone.frozen and not are_features(inputs):
+        tuned = self.backbone.training and not self.backbone.frozen
+        if not are_features(inputs) and (tuned or self._sharded):
             return self._one_batch(inputs)
-        if len({_padded([size], self.divisor) for size in sizes_of(inputs)}) == 1:
+        if len({self.canvas(*size) for size in sizes_of(inputs)}) == 1:
             return self._one_batch(inputs)
         features = inputs if are_features(inputs) else self.features(inputs)
         sizes = [one.size for one in features]
@@ -120,14 +136,21 @@ class FeatureModel(nn.Module):
             name: _joined([one.values[name] for one in features], self._blank[name])
             for name in names
         }
-        return FeatureMaps(maps, sizes, _padded(sizes, self.divisor))
+        return FeatureMaps(maps, sizes, self._common_canvas(sizes))
+
+    @property
+    def _sharded(self) -> bool:
+        return hasattr(next(self.backbone.parameters()), "device_mesh")
+
+    def _common_canvas(self, sizes: Sequence[Pair]) -> Pair:
+        return _padded([self.canvas(*size) for size in sizes], self.divisor)
 
     def each(self, inputs: Inputs, answer: Callable[[FeatureMaps], Sequence[T]]) -> list[T]:
         """The answers to images, or to what was kept of them, in order; ``answer`` is asked for
-        those of one padded size at once."""
+        those of one canvas at once."""
         sizes = sizes_of(inputs)
         found: dict[int, T] = {}
-        for rows in equal_rows([_padded([size], self.divisor) for size in sizes]):
+        for rows in equal_rows([self.canvas(*size) for size in sizes]):
             part: Any = inputs if len(rows) == len(sizes) else [inputs[row] for row in rows]
             found.update(zip(rows, answer(self._one_batch(part)), strict=True))
         return [found[row] for row in range(len(sizes))]
@@ -144,8 +167,9 @@ class FeatureModel(nn.Module):
             sizes = [one.size for one in inputs]
             names = inputs[0].values
             maps = {name: torch.stack([one.values[name] for one in inputs]) for name in names}
-            return FeatureMaps(maps, sizes, _padded(sizes, self.divisor))
-        batch, sizes = join_images(inputs, self.backbone.normalise, self.divisor)
+            return FeatureMaps(maps, sizes, self._common_canvas(sizes))
+        canvas = self._common_canvas(sizes_of(inputs))
+        batch, sizes = join_images(inputs, self.backbone.normalise, canvas)
         return FeatureMaps(self.read(batch), sizes, (batch.shape[-2], batch.shape[-1]))
 
 
@@ -167,15 +191,15 @@ def _joined(maps: Sequence[Tensor], fill: Tensor) -> Tensor:
 
 
 def join_images(
-    images: Images, normalise: Callable[[Tensor], Tensor], divisor: int
+    images: Images, normalise: Callable[[Tensor], Tensor], canvas: Pair
 ) -> tuple[Tensor, list[Pair]]:
-    """Images [3, H, W] (uint8 or float in [0, 1]) -> normalised [B, 3, H', W'], (h, w) of each.
+    """Images [3, h, w] (uint8 or float in [0, 1]) -> normalised [B, 3, H, W], (h, w) of each.
 
-    H' and W' are multiples of ``divisor``; to the right and the bottom there are zeros (the mean
+    canvas: (H, W), which holds them all; to the right and the bottom there are zeros (the mean
     colour). Equal sizes are stacked and normalised at once; nothing waits for the device.
     """
     sizes = sizes_of(images)
-    height, width = _padded(sizes, divisor)
+    height, width = canvas
     if len(set(sizes)) == 1:
         batch = normalise(images if isinstance(images, Tensor) else torch.stack([*images]))
         h, w = sizes[0]

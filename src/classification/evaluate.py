@@ -12,7 +12,7 @@ from ..data.common.loaders import valid_loader
 from ..data.labels.reader import check_labels, read_labels, split_source
 from ..data.labels.settings import LabelDataset
 from ..data.labels.transforms import LabelTransform
-from ..predict.evaluation import arithmetic, check_classes, header, source_of
+from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
 from ..predict.restore import resize_of
 from .evaluation import draw_scores, evaluate
 from .restore import restore_classifier
@@ -41,6 +41,7 @@ def evaluate_classification(options: Any, out_dir: Path) -> dict[str, Any]:
         LabelTransform(size, resize, training=False, classes=classes),
         batch=options.batch,
         workers=options.workers,
+        canvas=canvas_of(options, trained),
     )
     with arithmetic(options, trained) as device:
         scores = evaluate(trained.model.to(device), loader, trained.names, device)

@@ -43,6 +43,7 @@ class ClassificationReport(Report):
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write both files, each atomically."""
         results, table = (Path(folder) / f"{prefix}{name}" for name in self.files)
+        self.entries.sort(key=lambda image: image["id"])  # they come by the shape of their input
         write_json(results, {"classes": self.names, "images": self.entries})
         with (
             atomic_path(table) as temporary,

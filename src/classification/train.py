@@ -93,6 +93,7 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
             self.data.records,
             LabelTransform(Size(*options.imgsz), options.resize, preset, classes=self.classes),
             self.still(),
+            model,
             chances=balanced_chances(self.data) if options.balanced else None,
         )
 

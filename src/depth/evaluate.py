@@ -15,7 +15,7 @@ from ..data.common.pairs import named_folders
 from ..data.depths.reader import check_depths, read_depth_split
 from ..data.depths.settings import DepthDataset
 from ..data.depths.transforms import DepthTransform
-from ..predict.evaluation import arithmetic, header, source_of
+from ..predict.evaluation import arithmetic, canvas_of, header, source_of
 from ..predict.restore import resize_of
 from .depther import FlipAveraged
 from .evaluation import draw_maps, evaluate
@@ -36,7 +36,13 @@ def evaluate_depth(options: Any, out_dir: Path) -> dict[str, Any]:
     transform = DepthTransform(
         dataset, trained.image_size, resize_of(options, trained), training=False
     )
-    loader = valid_loader(records, transform, batch=options.batch, workers=options.workers)
+    loader = valid_loader(
+        records,
+        transform,
+        batch=options.batch,
+        workers=options.workers,
+        canvas=canvas_of(options, trained),
+    )
     model: nn.Module = FlipAveraged(trained.model) if options.flip else trained.model
     keep = range(0, len(records), len(records) // 6 or 1)
     with arithmetic(options, trained) as device:

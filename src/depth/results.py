@@ -49,6 +49,7 @@ class DepthReport(Report):
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``depths.json``."""
+        self.entries.sort(key=lambda image: image["id"])  # they come by the shape of their input
         content = {"scale": self.scale, "images": self.entries}
         write_json(Path(folder) / f"{prefix}{self.files[0]}", content)
 

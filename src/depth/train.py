@@ -80,7 +80,7 @@ class DepthTask(TrainingTask[TrainDepth]):
 
         moving = self.transform(self.options.preset(self.options.augment))
         return task_loaders(
-            self.options, self.records, moving, self.transform("none", training=False)
+            self.options, self.records, moving, self.transform("none", training=False), model
         )
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Depther) -> tuple[Any, Any]:

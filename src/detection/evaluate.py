@@ -16,7 +16,7 @@ from ..data.boxes.settings import BoxDataset
 from ..data.boxes.transforms import box_transform
 from ..data.common.loaders import valid_loader
 from ..metrics.detection import DetectionScores
-from ..predict.evaluation import arithmetic, check_classes, header, source_of
+from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
 from ..predict.restore import Trained, resize_of
 from ..visualise.plots import plot_confusion, plot_pr_curves
 from .evaluation import evaluate, predict_images, score
@@ -63,6 +63,7 @@ def _evaluate_whole(
         box_transform("none", trained.image_size, resize_of(options, trained), training=False),
         batch=options.batch,
         workers=options.workers,
+        canvas=canvas_of(options, trained),
     )
     with arithmetic(options, trained) as device:
         return evaluate(

@@ -77,7 +77,7 @@ class DetectionTask(TrainingTask[TrainDetection]):
         else:
             training = box_transform(preset, size, options.resize, training=True)
         plain = box_transform("none", size, options.resize, training=False)
-        return task_loaders(options, self.records, training, plain)
+        return task_loaders(options, self.records, training, plain, model)
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Detector) -> tuple[Any, Any]:
         """The loaders of the features of their images."""

@@ -27,7 +27,7 @@ from .digests import locked
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 1
 _ALIGN = 8
 
 

@@ -16,6 +16,7 @@ from ..core.errors import UserError
 from ..core.paths import output_folder
 from ..core.structures import Size
 from ..data.common.loaders import Batch, BatchLoader, Phases, Samples, Transform, split_loaders
+from ..data.common.shapes import few_shapes
 from ..engine.checkpoint import fingerprint
 from ..engine.distributed import is_main, rank, world
 from ..engine.precision import arithmetic, choose_device, choose_type
@@ -29,10 +30,13 @@ def task_loaders(
     records: Mapping[str, Sequence[Any]],
     training: Transform | Phases,
     validation: Transform,
+    model: FeatureModel,
     chances: np.ndarray | None = None,
 ) -> tuple[BatchLoader, BatchLoader]:
-    """This process's share of training and validation; options: TrainingOptions; chances: as
-    ``split_loaders``."""
+    """This process's share of training and validation, in batches that go through ``model`` in one
+    pass; options: TrainingOptions, imgsz and resize; chances: as ``split_loaders``."""
+    if choose_device(options.device) == "cuda":
+        model.canvases = few_shapes(Size(*options.imgsz), options.resize, model.divisor)
     return split_loaders(
         records,
         training,
@@ -43,6 +47,7 @@ def task_loaders(
         rank=rank(),
         world=world(),
         chances=chances,
+        canvas=model.canvas,
     )
 
 
@@ -88,6 +93,7 @@ def cache_loaders(
             "reads": reads,
             "imgsz": list(options.imgsz),
             "resize": options.resize,
+            "canvases": [list(canvas) for canvas in model.canvases],
             "precision": str(dtype).removeprefix("torch."),
         },
         size=Size(*options.imgsz),

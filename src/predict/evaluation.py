@@ -14,8 +14,10 @@ from ..core.config import Settings, load_yaml, validate
 from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.paths import output_folder
+from ..data.common.loaders import Canvas
 from ..engine import precision
 from ..engine.precision import choose_device
+from .predictor import fix_shapes
 from .restore import Trained, resize_of
 from .settings import EvaluationOptions
 
@@ -91,6 +93,15 @@ def arithmetic(options: EvaluationOptions, trained: Trained) -> Iterator[torch.d
     backbone = trained.checkpoint["backbone"]["name"]
     with precision.arithmetic(precision.choose_type(options.precision, device, backbone), device):
         yield device
+
+
+def canvas_of(options: EvaluationOptions, trained: Trained) -> Canvas:
+    """What the model pads an image to, so that batches are of images of one canvas."""
+    model = trained.model
+    fix_shapes(
+        model, trained.image_size, resize_of(options, trained), choose_device(options.device)
+    )
+    return model.canvas
 
 
 def header(

@@ -20,7 +20,8 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.progress import Progress
-from ..data.common.images import list_images, read_image, write_image
+from ..core.structures import Size
+from ..data.common.images import image_size_of, list_images, read_image, write_image
 from .predictor import Predictor, Prepared
 from .results import Report
 from .threads import Ahead, stop_all
@@ -132,7 +133,24 @@ class _Read(NamedTuple):
     fault: str | None
 
 
-def _read_all(paths: Sequence[Path], readers: int, ahead: int) -> Iterator[_Read]:
+def _plan(predictor: Predictor, paths: Sequence[Path]) -> list[int]:
+    """The pictures' numbers in the order in which batches are of one input's shape each: by their
+    headers. What has none comes at the end (it is told when it is read)."""
+    sizes: list[Size | None] = []
+    for path in paths:
+        try:
+            sizes.append(image_size_of(path))
+        except UserError:
+            sizes.append(None)
+    known = [number for number, size in enumerate(sizes) if size is not None]
+    batches = predictor.plan([size for size in sizes if size is not None])
+    rest = [number for number, size in enumerate(sizes) if size is None]
+    return [known[row] for rows in batches for row in rows] + rest
+
+
+def _read_all(
+    paths: Sequence[Path], order: Sequence[int], readers: int, ahead: int
+) -> Iterator[_Read]:
     """Pictures in order, read by a few threads, at most ``ahead`` before they are asked for."""
 
     def read(index: int) -> _Read:
@@ -144,7 +162,7 @@ def _read_all(paths: Sequence[Path], readers: int, ahead: int) -> Iterator[_Read
     with ThreadPoolExecutor(readers, thread_name_prefix="read") as pool:
         waiting: deque[Future[_Read]] = deque()
         try:
-            for index in range(len(paths)):
+            for index in order:
                 waiting.append(pool.submit(read, index))
                 if len(waiting) >= ahead:
                     yield waiting.popleft().result()
@@ -163,13 +181,18 @@ class _Batch(NamedTuple):
 
 
 def _batches(predictor: Predictor, pictures: Iterable[_Read]) -> Iterator[tuple[_Batch, Prepared]]:
-    """Pictures gathered into batches, resized and ready for the model."""
-    batch = _Batch([], [])
+    """Pictures gathered into batches of one input's shape, resized and ready for the model."""
+    batch, shape = _Batch([], []), None
     for picture in pictures:
-        (batch.faults if picture.image is None else batch.read).append(picture)
-        if len(batch.read) == predictor.batch:
+        if picture.image is None:
+            batch.faults.append(picture)
+            continue
+        own = predictor.shape_of(Size(picture.image.shape[1], picture.image.shape[0]))
+        if batch.read and (own != shape or len(batch.read) == predictor.batch):
             yield batch, _prepare(predictor, batch)
             batch = _Batch([], [])
+        batch.read.append(picture)
+        shape = own
     if batch.read or batch.faults:
         yield batch, _prepare(predictor, batch)
 
@@ -230,7 +253,8 @@ class _ImageRun:
     def go(self) -> None:
         """Read, infer, draw and write, all at the same time."""
         helpers = 2 if not self.predictor.on_cuda else min(8, os.cpu_count() or 2)
-        pictures = _read_all(self.paths, helpers, 2 * self.predictor.batch + helpers)
+        order = _plan(self.predictor, self.paths) if self.window is None else range(len(self.paths))
+        pictures = _read_all(self.paths, order, helpers, 2 * self.predictor.batch + helpers)
         batches = Ahead(_batches(self.predictor, pictures), 1, name="prepare")
         several = len(self.paths) > self.predictor.batch
         lanes = self.predictor.lanes if several else 1

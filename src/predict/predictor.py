@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..backbones.batching import FeatureModel, equal_rows
 from ..core.errors import UserError
 from ..core.structures import Geometry, ResizeMode, Size
 from ..data.common import images as data_images
+from ..data.common.shapes import few_shapes
 from ..engine.precision import arithmetic, backbone_of, choose_device, choose_type
 from .results import rescale_detections
 
@@ -86,6 +88,9 @@ class Predictor(Generic[R]):
         self._postprocess = postprocess
         self._on_device = on_device
         self.model = model.eval().to(self.device)
+        self._inner = next((m for m in model.modules() if isinstance(m, FeatureModel)), None)
+        if self._inner is not None and resize is not None:
+            fix_shapes(self._inner, self.image_size, resize, self.device)
         # A model may have two halves (as a Detector): the second where the results have arrived.
         self._start: Callable[..., Any] = getattr(self.model, "start", self.model)
         self._finish: Callable[[Any], Any] = getattr(self.model, "finish", lambda result: result)
@@ -217,12 +222,39 @@ class Predictor(Generic[R]):
                     future.cancel()
                 torch.set_num_threads(threads)
 
+    def shape_of(self, original: Size) -> tuple[int, int]:
+        """(H, W) of the model's input for an image of this size."""
+        size = original
+        if self.resize is not None:
+            size = data_images.fitted_size(original, self.image_size, self.resize)
+        if self._inner is None:
+            return size.height, size.width
+        return self._inner.canvas(size.height, size.width)
+
+    def plan(self, originals: Sequence[Size]) -> list[list[int]]:
+        """Images of these sizes in batches of one input's shape each, by their places."""
+        groups = equal_rows([self.shape_of(size) for size in originals])
+        return [
+            rows[i : i + self.batch] for rows in groups for i in range(0, len(rows), self.batch)
+        ]
+
     def predict(self, images: Sequence[np.ndarray]) -> list[R]:
         """One result for each image (RGB uint8 [H, W, 3], any number, mixed sizes), in the
         pixels of the original images, on the CPU."""
-        parts = range(0, len(images), self.batch)
-        batches = ((None, self.prepare(images[i : i + self.batch])) for i in parts)
-        return [result for _, results in self.stream(batches) for result in results]
+        plan = self.plan([Size(image.shape[1], image.shape[0]) for image in images])
+        batches = ((rows, self.prepare([images[row] for row in rows])) for rows in plan)
+        found = {
+            row: result
+            for rows, results in self.stream(batches)
+            for row, result in zip(rows, results)
+        }
+        return [found[row] for row in range(len(images))]
+
+
+def fix_shapes(model: FeatureModel, size: Size, mode: ResizeMode, device: torch.device) -> None:
+    """On CUDA a handful of input shapes: a new one costs there (cuDNN, torch.compile, graphs)."""
+    if device.type == "cuda":
+        model.canvases = few_shapes(size, mode, model.divisor)
 
 
 def _leaves(tree: Any) -> Iterator[Tensor]:

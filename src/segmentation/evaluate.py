@@ -12,7 +12,7 @@ from ..data.common.loaders import valid_loader
 from ..data.masks.reader import MaskReader, check_masks, read_mask_split, split_folders
 from ..data.masks.settings import MaskDataset
 from ..data.masks.transforms import MaskTransform
-from ..predict.evaluation import arithmetic, check_classes, header, source_of
+from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
 from ..predict.restore import resize_of
 from ..visualise.plots import plot_confusion
 from .evaluation import evaluate
@@ -40,6 +40,7 @@ def evaluate_segmentation(options: Any, out_dir: Path) -> dict[str, Any]:
         MaskTransform(MaskReader(dataset), trained.image_size, resize, training=False),
         batch=1 if options.slide else options.batch,
         workers=options.workers,
+        canvas=canvas_of(options, trained),
     )
     with arithmetic(options, trained) as device:
         scores, _ = evaluate(model.to(device), loader, trained.names, device, boundary=True)

@@ -54,6 +54,7 @@ class SegmentationReport(Report):
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``segments.json``."""
+        self.entries.sort(key=lambda image: image["id"])  # they come by the shape of their input
         content = {"classes": self.names, "images": self.entries}
         write_json(Path(folder) / f"{prefix}{self.files[0]}", content)
 

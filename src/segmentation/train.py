@@ -86,7 +86,7 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
 
         moving = self.transform(self.options.preset(self.options.augment))
         loaders = task_loaders(
-            self.options, self.records, moving, self.transform("none", training=False)
+            self.options, self.records, moving, self.transform("none", training=False), model
         )
         model.head.plan(self.options.epochs * len(loaders[0]))
         return loaders

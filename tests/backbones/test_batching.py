@@ -21,9 +21,9 @@ def halve(images: Tensor) -> Tensor:
 
 
 def test_equal_sizes_and_mixed_sizes_are_padded_after_normalising():
-    equal, sizes = join_images([picture(40, 70), picture(40, 70)], halve, 32)
+    equal, sizes = join_images([picture(40, 70), picture(40, 70)], halve, (64, 96))
     assert equal.shape == (2, 3, 64, 96) and sizes == [(40, 70)] * 2
-    mixed, sizes = join_images([picture(40, 70), picture(65, 20)], halve, 32)
+    mixed, sizes = join_images([picture(40, 70), picture(65, 20)], halve, (96, 96))
     assert mixed.shape == (2, 3, 96, 96) and sizes == [(40, 70), (65, 20)]
     for batch, (h, w) in ((equal, (40, 70)), (mixed, (40, 70))):
         torch.testing.assert_close(batch[0, :, :h, :w], halve(picture(40, 70)))

@@ -37,7 +37,12 @@ class MosaicTransform:
     def __init__(self, records: Sequence[BoxRecord], size: Size, mode: ResizeMode) -> None:
         self.records = SharedRecords(records)
         self.single = BoxTransform("ssd", size, mode, training=True)
+        self.single.whole = True
         self.size = Size(*size)
+
+    def output_size(self, original: Size) -> Size:
+        """As ``BoxTransform``'s: one size for all."""
+        return self.size
 
     def load(
         self, record: BoxRecord, seed: int

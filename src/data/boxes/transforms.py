@@ -14,12 +14,12 @@ from ...core.structures import Geometry, ResizeMode, Size
 from ..common import images
 from .distortion import disturb, photometric
 from .records import BoxRecord
-from .windows import bounds_of, iou_crop, render, scale_jitter, zoom_out
+from .windows import iou_crop, render, scale_jitter, widened, zoom_out
 
 Preset = Literal["none", "flip", "ssd", "lsj", "strong"]
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]
 
-VERSION = 1  # of what comes out: see ``cache_key``
+VERSION = 2  # of what comes out: see ``cache_key``
 LSJ = (0.1, 2.0)  # of the size at which an image just fits in
 
 
@@ -42,6 +42,7 @@ class BoxTransform:
         self.preset: Preset = preset if training else "none"
         self.size = Size(*size)
         self.mode: ResizeMode = mode
+        self.whole = self.preset == "lsj"  # every sample is of ``size``, not of its image's ratio
 
     def cache_key(self) -> dict[str, Any]:
         """See ``data.common.loaders.Transform``."""
@@ -52,6 +53,10 @@ class BoxTransform:
             "resize": self.mode,
             "preset": self.preset,
         }
+
+    def output_size(self, original: Size) -> Size:
+        """Of what ``load`` makes of an image of this size."""
+        return self.size if self.whole else images.fitted_size(original, self.size, self.mode)
 
     def load(
         self, record: BoxRecord, seed: int
@@ -78,18 +83,16 @@ class BoxTransform:
             return image, boxes, labels, geometry
         rng = np.random.default_rng(seed)
         original = Size(image.shape[1], image.shape[0])
+        out = self.output_size(original)  # whatever the window: all samples of an image are of it
         if self.preset == "lsj":
-            out = self.size
             window = scale_jitter(original, out, *LSJ, rng)
         else:
             window = np.array([0.0, 0.0, *original])
             if rng.random() < 0.5:
                 window = zoom_out(window, 4.0 if self.preset == "ssd" else 2.0, rng)
             window = iou_crop(window, boxes, original, rng)
-            (left, right), (top, bottom) = (
-                bounds_of(window[axis], window[axis + 2], original[axis]) for axis in (0, 1)
-            )
-            out = images.fitted_size(Size(right - left, bottom - top), self.size, self.mode)
+            if self.mode != "stretch":
+                window = widened(window, out)
         image, boxes, labels = render(image, boxes, labels, window, out)
         if rng.random() < 0.5:
             image, boxes = flip(image, boxes)

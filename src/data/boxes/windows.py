@@ -71,6 +71,14 @@ class _Axis:
         self.shift = start - first * self.scale
 
 
+def widened(window: np.ndarray, out: Size) -> np.ndarray:
+    """The least window around ``window`` with the aspect ratio of ``out``."""
+    sides = window[2:] - window[:2]
+    wanted = np.array(out) * (sides / out).max()
+    middle = (window[:2] + window[2:]) / 2
+    return np.concatenate([middle - wanted / 2, middle + wanted / 2])
+
+
 def zoom_out(window: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
     """A window up to ``most`` times as wide and high, with the image anywhere in it."""
     width, height = window[2:] - window[:2]

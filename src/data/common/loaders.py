@@ -16,11 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...core.errors import UserError
-from ...core.structures import Geometry
+from ...core.structures import Geometry, Size
+from .shapes import input_shapes
 from .shared import SharedRecords
 
 log = logging.getLogger(__name__)
 
+Canvas = Callable[[int, int], tuple[int, int]]
 Key = tuple[int, int]  # (epoch, index): travels with the request, so workers need no set_epoch
 
 
@@ -119,8 +121,13 @@ class Loaded(NamedTuple):
 class Transform(Protocol):
     """Reads a record of its task and transforms it; every random choice comes from ``seed``.
 
-    Raises UserError for a file that cannot be used.
+    Raises UserError for a file that cannot be used. size: of the model's input.
     """
+
+    size: Size
+
+    def output_size(self, original: Size) -> Size:
+        """What ``load`` makes of an image of this size, whatever is drawn: batches are of one."""
 
     def load(self, record: Any, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
         """Image uint8 [H, W, 3], target arrays by name, geometry."""
@@ -135,7 +142,10 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Phases:
-    """A transform for the first ``change`` epochs, and one for those after them."""
+    """A transform for the first ``change`` epochs, and one for those after them.
+
+    Batches are made by the sizes of the latter; all samples of the former are of one size.
+    """
 
     first: Transform
     then: Transform
@@ -210,13 +220,16 @@ def collate(samples: list[_Sample | _Failure]) -> Batch | _Failure:
 class GlobalBatches(Sampler[list[Key]]):
     """One rank's share of the global batches of an epoch.
 
-    The order is a permutation seeded from (seed, epoch), cut into global batches; each is dealt
-    out strided (rank, rank + world, ...), so all ranks hold equally many images at every step and
-    the mean of their gradients is that of the global batch. Only when the last batch does not
-    divide by ``world`` is it filled up, with the first images of the epoch (at most world - 1 of
-    them are seen twice); on one process nothing is, and the last batch is the smaller one.
+    The order is a permutation seeded from (seed, epoch). The images of each shape are cut, in this
+    order, into global batches (aspect-ratio groups, as in torchvision's detection references), and
+    these are permuted. Each is dealt out strided (rank, rank + world, ...), so all ranks hold
+    equally many images at every step and the mean of their gradients is that of the global batch.
+    Only when a shape's last batch does not divide by ``world`` is it filled up, with its first
+    images of the epoch (at most world - 1 of them are seen twice); on one process nothing is, and
+    the last batch is the smaller one.
 
-    chances: [N], sum 1: images are drawn by these, with repetition, instead of once each.
+    chances: [N], sum 1: images are drawn by these, with repetition, instead of once each; of each
+    shape equally many in every epoch. shapes: [N], what their images become (None: one shape).
     """
 
     def __init__(
@@ -227,41 +240,66 @@ class GlobalBatches(Sampler[list[Key]]):
         rank: int,
         world: int,
         chances: np.ndarray | None = None,
+        shapes: Sequence[Any] | None = None,
     ) -> None:
         self.count, self.batch, self.seed = count, batch, seed
         self.chances = chances
         self.rank, self.world = rank, world
         self.epoch = 0
+        self.group = _numbers(shapes or [None] * count)
+        sizes = np.bincount(self.group)
+        if chances is not None:  # the largest remainders, so that they sum to ``count``
+            wanted = np.bincount(self.group, chances) * count
+            sizes = np.floor(wanted).astype(np.int64)
+            sizes[np.argsort(sizes - wanted)[: count - sizes.sum()]] += 1
+        self.sizes = sizes  # images of each group in an epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch)
+        return int((-(-self.sizes // self.batch)).sum())
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch = self.epoch
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(self.count)
-        if self.chances is not None:
-            order = rng.choice(self.count, self.count, p=self.chances)
-        order = np.concatenate([order, np.resize(order, -self.count % self.world)])
-        for step in range(len(self)):
-            share = order[step * self.batch : (step + 1) * self.batch][self.rank :: self.world]
-            yield [(epoch, index) for index in share.tolist()]
+        batches: list[np.ndarray] = []
+        for number, size in enumerate(self.sizes):
+            rows = order[self.group[order] == number]
+            if self.chances is not None and size:
+                chances = self.chances[rows]
+                rows = rng.choice(rows, size, p=chances / chances.sum())
+            rows = np.concatenate([rows[:size], np.resize(rows, -size % self.world)])
+            batches += [rows[i : i + self.batch] for i in range(0, size, self.batch)]
+        turns = rng.permutation(len(batches)) if len(self.sizes) > 1 else range(len(batches))
+        for turn in turns:
+            yield [(epoch, index) for index in batches[turn][self.rank :: self.world].tolist()]
 
 
 class OrderedBatches(Sampler[list[Key]]):
-    """Indices rank, rank + world, ...: each image once over all ranks, in order."""
+    """Indices rank, rank + world, ...: each image once over all ranks, in order but for the shapes:
+    a batch is of one."""
 
-    def __init__(self, count: int, batch: int, rank: int, world: int) -> None:
-        self.indices = list(range(count))[rank::world]
-        self.batch = batch
+    def __init__(
+        self, count: int, batch: int, rank: int, world: int, shapes: Sequence[Any] | None = None
+    ) -> None:
+        group = _numbers(shapes or [None] * count)
         self.epoch = 0
+        self.batches: list[list[int]] = []
+        for number in range(group.max(initial=-1) + 1):
+            rows = [row for row in range(count)[rank::world] if group[row] == number]
+            self.batches += [rows[i : i + batch] for i in range(0, len(rows), batch)]
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for start in range(0, len(self.indices), self.batch):
-            yield [(0, index) for index in self.indices[start : start + self.batch]]
+        for batch in self.batches:
+            yield [(0, index) for index in batch]
+
+
+def _numbers(shapes: Sequence[Any]) -> np.ndarray:
+    """int64 [N]: equal shapes have equal numbers, from 0 in the order of their first."""
+    known = {shape: number for number, shape in enumerate(dict.fromkeys(shapes))}
+    return np.array([known[shape] for shape in shapes], np.int64)
 
 
 class BatchLoader(DataLoader):
@@ -310,10 +348,11 @@ def train_loader(
     rank: int = 0,
     world: int = 1,
     chances: np.ndarray | None = None,
+    canvas: Canvas | None = None,
 ) -> BatchLoader:
     """Shuffled, augmented batches; ``batch`` counts the images of all processes together.
 
-    chances: see GlobalBatches.
+    chances: see GlobalBatches; canvas: see ``split_loaders``.
 
     Raises UserError when there are no records or ``batch`` does not divide by ``world``.
     """
@@ -321,7 +360,11 @@ def train_loader(
         raise UserError("the training split has no images")
     if batch % world:
         raise UserError(f"--batch {batch} does not divide among {world} processes")
-    batches = GlobalBatches(len(records), batch, seed, rank, world, chances)
+    shapes = None
+    if canvas is not None:
+        last = transform.then if isinstance(transform, Phases) else transform
+        shapes = input_shapes(records, last, canvas)
+    batches = GlobalBatches(len(records), batch, seed, rank, world, chances, shapes)
     samples = Samples(records, transform, seed)
     useful = useful_workers(workers, world)
     if useful < workers:
@@ -337,12 +380,15 @@ def valid_loader(
     workers: int,
     rank: int = 0,
     world: int = 1,
+    canvas: Canvas | None = None,
 ) -> BatchLoader:
     """Batches of the records rank, rank + world, ... in order; ``batch`` images on each process.
 
-    Ranks may differ by one image, so by a batch: validate without collective calls in a step.
+    Ranks may differ in their batches: validate without collective calls in a step. canvas: see
+    ``split_loaders``.
     """
-    batches = OrderedBatches(len(records), batch, rank, world)
+    shapes = input_shapes(records, transform, canvas) if canvas else None
+    batches = OrderedBatches(len(records), batch, rank, world, shapes)
     samples = Samples(records, transform, seed=0)
     return BatchLoader(samples, batches, useful_workers(workers, world))
 
@@ -358,10 +404,12 @@ def split_loaders(
     rank: int = 0,
     world: int = 1,
     chances: np.ndarray | None = None,
+    canvas: Canvas | None = None,
 ) -> tuple[BatchLoader, BatchLoader]:
     """The loaders of records["train"] and records["valid"]; ``batch`` over all processes.
 
-    chances: of the training images, see GlobalBatches.
+    chances: of the training images, see GlobalBatches; canvas: (height, width) of an image -> what
+    the model pads it to: batches are then of images of one canvas.
     """
     return (
         train_loader(
@@ -373,6 +421,7 @@ def split_loaders(
             rank=rank,
             world=world,
             chances=chances,
+            canvas=canvas,
         ),
         valid_loader(
             records["valid"],
@@ -381,6 +430,7 @@ def split_loaders(
             workers=workers,
             rank=rank,
             world=world,
+            canvas=canvas,
         ),
     )
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from ...core.structures import Geometry, ResizeMode, Size
+from ..boxes.transforms import FILL
 from ..common import images
 from .reader import DepthRecord, cropped, read_depth
 from .settings import DepthDataset
@@ -16,7 +17,7 @@ DepthPreset = Literal["none", "flip", "strong"]
 _TURN = 2.5  # degrees, to either side
 _LIGHT = (0.9, 1.1)
 _CROP = 0.85  # least side of a crop, as a share of the image's
-VERSION = 1  # of what comes out: see ``cache_key``
+VERSION = 2  # of what comes out: see ``cache_key``
 
 
 class DepthTransform:
@@ -25,7 +26,7 @@ class DepthTransform:
     Presets, in training only: none; flip = mirrored half of the time; strong = and turned by up
     to 2.5 degrees, a crop, brightness, gamma and colour (as BTS, https://arxiv.org/abs/1907.10326,
     and Meta's evaluation of DINOv3). No preset changes the scale: metric depth would change with
-    it. A crop is as large as the model's input allows, so images of a batch may differ in size.
+    it. What is missing beside a crop is filled up, right and bottom (mean colour, unknown depth).
     """
 
     def __init__(
@@ -52,6 +53,13 @@ class DepthTransform:
             "changes": [_TURN, *_LIGHT, _CROP],
             "crop": self.dataset.TRAIN_CROP,
         }
+
+    def output_size(self, original: Size) -> Size:
+        """Of what ``load`` makes of an image of this size."""
+        if self.training and self.dataset.TRAIN_CROP is not None:
+            left, top, right, bottom = self.dataset.TRAIN_CROP
+            original = Size(min(right, original.width) - left, min(bottom, original.height) - top)
+        return images.fitted_size(original, self.size, self.mode)
 
     def load(
         self, record: DepthRecord, seed: int
@@ -85,8 +93,7 @@ class DepthTransform:
             image, depth = cv2.flip(image, 1), cv2.flip(depth, 1)
         if self.preset == "strong":
             image, depth = turn(image, depth, float(rng.uniform(-_TURN, _TURN)))
-            image, depth = crop(image, depth, rng)
-            image = relight(image, rng)
+            image, depth = crop(relight(image, rng), depth, rng)
         return np.ascontiguousarray(image), np.ascontiguousarray(depth)
 
 
@@ -111,12 +118,14 @@ def turn(image: np.ndarray, depth: np.ndarray, degrees: float) -> tuple[np.ndarr
 def crop(
     image: np.ndarray, depth: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same random part of both, with sides of 85 to 100 %."""
+    """The same random part of both, with sides of 85 to 100 %, in a frame of the size of before."""
     height, width = depth.shape
     h, w = (max(1, round(side * rng.uniform(_CROP, 1))) for side in (height, width))
     top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
     part = slice(top, top + h), slice(left, left + w)
-    return image[part], depth[part]
+    below, beside = height - h, width - w
+    image = cv2.copyMakeBorder(image[part], 0, below, 0, beside, cv2.BORDER_CONSTANT, value=FILL)
+    return image, cv2.copyMakeBorder(depth[part], 0, below, 0, beside, cv2.BORDER_CONSTANT)
 
 
 def relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -54,6 +54,12 @@ class LabelTransform:
             "classes": self.classes,
         }
 
+    def output_size(self, original: Size) -> Size:
+        """Of what ``load`` makes of an image of this size."""
+        if self.preset in ("crop", "strong"):
+            return self.size
+        return images.fitted_size(original, self.size, self.mode)
+
     def load(
         self, record: LabelRecord, seed: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:

@@ -55,6 +55,12 @@ class MaskTransform:
             "jitter": list(JITTER),
         }
 
+    def output_size(self, original: Size) -> Size:
+        """Of what ``load`` makes of an image of this size."""
+        if self.mode is None or self.preset in ("jitter", "strong"):
+            return original if self.mode is None else self.size
+        return images.fitted_size(original, self.size, self.mode)
+
     def load(
         self, record: MaskRecord, seed: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
