@@ -223,12 +223,12 @@ class Predictor(Generic[R]):
                 torch.set_num_threads(threads)
 
     def shape_of(self, original: Size) -> tuple[int, int]:
-        """(H, W) of the model's input for an image of this size."""
+        """(H, W) that an image of this size is padded to; the same for all where nothing says."""
+        if self._inner is None:
+            return self.image_size.height, self.image_size.width
         size = original
         if self.resize is not None:
             size = data_images.fitted_size(original, self.image_size, self.resize)
-        if self._inner is None:
-            return size.height, size.width
         return self._inner.canvas(size.height, size.width)
 
     def plan(self, originals: Sequence[Size]) -> list[list[int]]:

@@ -152,7 +152,7 @@ class DetectionReport(Report):
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write the three files atomically. Raises UserError when the folder cannot be written."""
-        self._entries.sort(key=lambda entry: entry.image["id"])  # they come by their input's shape
+        self.entries.sort(key=lambda entry: entry.image["id"])  # they come by their input's shape
         results, table, about = (Path(folder) / f"{prefix}{name}" for name in self.files)
         with atomic_path(results) as temporary:
             temporary.write_text(_json_list(self._results()) + "\n", encoding="utf-8")
