@@ -27,7 +27,7 @@ from .digests import locked
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _ALIGN = 8
 
 
