@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ...core.structures import Geometry, ResizeMode, Size
-from ..boxes.transforms import FILL
+from ..boxes.distortion import FILL
 from ..common import images
 from .reader import DepthRecord, cropped, read_depth
 from .settings import DepthDataset

@@ -57,7 +57,7 @@ def test_box_is_the_bounds_of_its_pixels(preset, mode, scene, seed):
     level = out.max(axis=2).astype(float)
     left, top, right, bottom = moved[0].astype(int)
     others = level.copy()
-    others[max(0, top - 2) : bottom + 2, max(0, left - 2) : right + 2] = 0
+    others[max(0, top - 4) : bottom + 4, max(0, left - 4) : right + 4] = 0
     threshold = (level[(top + bottom) // 2, (left + right) // 2] + max(others.max(), 1)) / 2
     rows, columns = np.nonzero(level >= threshold)
     seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
