@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ...core.errors import UserError
-from ...core.structures import Geometry, Size
+from ...core.structures import Geometry
 from .shapes import input_shapes
 from .shared import SharedRecords
 
@@ -121,13 +121,10 @@ class Loaded(NamedTuple):
 class Transform(Protocol):
     """Reads a record of its task and transforms it; every random choice comes from ``seed``.
 
-    Raises UserError for a file that cannot be used. size: of the model's input.
+    Raises UserError for a file that cannot be used. Where a loader is given a ``canvas``, it has
+    also ``size``, of the model's input, and ``output_size(original: Size) -> Size``: what ``load``
+    makes of an image of that size, whatever is drawn (batches are then of one shape).
     """
-
-    size: Size
-
-    def output_size(self, original: Size) -> Size:
-        """What ``load`` makes of an image of this size, whatever is drawn: batches are of one."""
 
     def load(self, record: Any, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
         """Image uint8 [H, W, 3], target arrays by name, geometry."""
