@@ -228,3 +228,52 @@ def test_a_trained_backbone_cannot_be_kept(tmp_path):
         run(tmp_path, "fine", cache_features=True, fine_tune=True)
     with pytest.raises(UserError, match="mixup"):
         run(tmp_path, "mixed", cache_features=True, mixup=0.2)
+
+
+def test_rows_are_read_ahead_in_one_piece_and_damaged_ones_made_again(tmp_path, caplog):
+    """The batches of a loader of kept features: one tensor to move, the same after damage."""
+    from src.backbones.batching import ImageFeatures
+    from src.core.structures import Size
+    from src.data.common.loaders import valid_loader
+    from src.data.labels.reader import read_labels
+    from src.data.labels.transforms import LabelTransform, label_target
+    from src.features.cached import CachedLoader, Caching
+
+    draw_folders(tmp_path, train=3, valid=1)
+    flags = {"train": tmp_path / "train", "valid": tmp_path / "valid"}
+    records = read_labels(LabelDataset(), flags=flags).records["train"]
+    plain = LabelTransform(Size(32, 32), "stretch", training=False)
+    seen = []
+
+    def extract(batch):
+        seen.extend(batch.indices)
+        return [
+            ImageFeatures({"map": image.float()}, size)
+            for image, size in zip(batch.image_list(), batch.sizes)
+        ]
+
+    def loader() -> CachedLoader:
+        caching = Caching(
+            extract, {}, Size(32, 32), tmp_path / "kept", plain,
+            lambda record: label_target(record, None), store="float16",
+        )  # fmt: skip
+        return CachedLoader(valid_loader(records, plain, batch=5, workers=0), caching)
+
+    first = list(loader())
+    assert sorted(seen)[1:] == list(range(12))  # and the probe
+    path = next((tmp_path / "kept").glob("*/rows.bin"))
+    content = bytearray(path.read_bytes())
+    content[4 * (len(content) // 12) + 99] ^= 64
+    path.write_bytes(content)
+    seen.clear()
+    again = list(loader())
+    assert seen == [0, 4] and "damaged" in caplog.text  # the probe, and the damaged row
+    for one, other in zip(first, again, strict=True):
+        assert one.indices == other.indices and torch.equal(one.rows, other.rows)
+        moved = other.to("meta")
+        where = {image.values["map"].untyped_storage().data_ptr() for image in other.images}
+        assert where == {other.rows.untyped_storage().data_ptr()}
+        assert moved.image_list()[0].values["map"].dtype == torch.float32
+        assert [int(t["label"]) for t in other.targets] == [
+            records[index].labels[0] for index in other.indices
+        ]
