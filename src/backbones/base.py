@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.structures import FeatureShape
-from .catalog import BackboneSpec
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from .catalog import IMAGENET, BackboneSpec, Statistics
 
 
 class Backbone(nn.Module):
@@ -29,7 +26,13 @@ class Backbone(nn.Module):
     std: Tensor
 
     def __init__(
-        self, spec: BackboneSpec, hub_model: nn.Module, *, multi: bool, fine_tune: bool
+        self,
+        spec: BackboneSpec,
+        hub_model: nn.Module,
+        *,
+        multi: bool,
+        fine_tune: bool,
+        statistics: Statistics = IMAGENET,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -39,8 +42,10 @@ class Backbone(nn.Module):
         self.taps = spec.taps if multi else (spec.taps[-1],)
         self.size_divisor = spec.patch or 32
         self.num_layers = sum(spec.depths) + 1
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.statistics = statistics
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(statistics, name)).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
         hub_model.requires_grad_(fine_tune)
         if self.frozen:
             hub_model.eval()
@@ -63,7 +68,7 @@ class Backbone(nn.Module):
         }
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 0..255 or float 0..1 [..., 3, H, W] -> normalised float by ImageNet's figures."""
+        """uint8 0..255 or float 0..1 [..., 3, H, W] -> normalised float, as the weights want."""
         if images.dtype == torch.uint8:
             dtype = self.mean.dtype
             return images.to(dtype).sub(self.mean * 255).div_(self.std * 255)

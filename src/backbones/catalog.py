@@ -8,6 +8,28 @@ from ..core.registry import Registry
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of the training images' red, green and blue, in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __str__(self) -> str:
+        return f"mean {self.mean}, std {self.std}"
+
+
+IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# By what Meta's file names say of the data: of all others they are ImageNet's
+# (https://github.com/facebookresearch/dinov3#image-transforms).
+STATISTICS = {"sat493m": Statistics((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))}
+
+
+def statistics_of(weights: str) -> Statistics:
+    """What a weight file wants its images normalised by, by its name."""
+    return next((found for word, found in STATISTICS.items() if word in weights), IMAGENET)
+
+
+@dataclass(frozen=True)
 class BackboneSpec:
     """What is known of a backbone without loading it.
 

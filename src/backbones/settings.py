@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ..core.config import CommandSettings, option
+
+Channels = Annotated[
+    list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=3, max_length=3)
+]  # one figure each for red, green and blue
 
 
 class BackboneOptions(CommandSettings):
@@ -34,11 +40,17 @@ class BackboneOptions(CommandSettings):
         help="the last feature map only, or a pyramid made of several",
     )
     fine_tune: bool = option(False, help="train the backbone too; without it, it stays frozen")
+    mean: Channels | None = option(
+        None, help="mean of red, green and blue, 0 to 1 (default: what the weights want)"
+    )
+    std: Channels | None = option(
+        None, help="their standard deviation (default: what the weights want)"
+    )
 
     def model_arguments(self) -> dict[str, Any]:
         """What a task's model builder takes; here, what it hands on to ``build_backbone``."""
         names = ("model_name", "weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "mean", "std")}
 
 
 class ModelSummary(BackboneOptions):

@@ -12,6 +12,7 @@ from ..data.common.loaders import valid_loader
 from ..data.labels.reader import check_labels, read_labels, split_source
 from ..data.labels.settings import LabelDataset
 from ..data.labels.transforms import LabelTransform
+from ..engine.precision import choose_batch
 from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
 from ..predict.restore import resize_of
 from .evaluation import draw_scores, evaluate
@@ -39,7 +40,7 @@ def evaluate_classification(options: Any, out_dir: Path) -> dict[str, Any]:
     loader = valid_loader(
         records,
         LabelTransform(size, resize, training=False, classes=classes),
-        batch=options.batch,
+        batch=choose_batch(options.batch, options.device),
         workers=options.workers,
         canvas=canvas_of(options, trained),
     )

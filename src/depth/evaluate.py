@@ -15,6 +15,7 @@ from ..data.common.pairs import named_folders
 from ..data.depths.reader import check_depths, read_depth_split
 from ..data.depths.settings import DepthDataset
 from ..data.depths.transforms import DepthTransform
+from ..engine.precision import choose_batch
 from ..predict.evaluation import arithmetic, canvas_of, header, source_of
 from ..predict.restore import resize_of
 from .depther import FlipAveraged
@@ -39,7 +40,7 @@ def evaluate_depth(options: Any, out_dir: Path) -> dict[str, Any]:
     loader = valid_loader(
         records,
         transform,
-        batch=options.batch,
+        batch=choose_batch(options.batch, options.device),
         workers=options.workers,
         canvas=canvas_of(options, trained),
     )

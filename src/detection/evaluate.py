@@ -15,6 +15,7 @@ from ..data.boxes.records import BoxRecord
 from ..data.boxes.settings import BoxDataset
 from ..data.boxes.transforms import box_transform
 from ..data.common.loaders import valid_loader
+from ..engine.precision import choose_batch
 from ..metrics.detection import DetectionScores
 from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
 from ..predict.restore import Trained, resize_of
@@ -61,7 +62,7 @@ def _evaluate_whole(
     loader = valid_loader(
         records,
         box_transform("none", trained.image_size, resize_of(options, trained), training=False),
-        batch=options.batch,
+        batch=choose_batch(options.batch, options.device),
         workers=options.workers,
         canvas=canvas_of(options, trained),
     )

@@ -38,6 +38,7 @@ def load_predictor(
     from .restore import restore_detector
 
     trained = restore_detector(options.model, options, options.imgsz)
+    trained.model.keep_above(options.threshold)
     report = DetectionReport(draw_detections, trained.names, options.threshold)
     return detection_predictor(trained, options), report
 

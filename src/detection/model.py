@@ -41,6 +41,8 @@ def build_detector(
     nms: float = 0.45,
     image_size: Size | None = None,
     resize: ResizeMode | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Detector:
     """A detector for training or inference (see ``src.detection.heads.base.Detector``).
 
@@ -63,6 +65,8 @@ def build_detector(
         repo_dir=repo_dir,
         feature_extractor=feature_extractor,
         fine_tune=fine_tune,
+        mean=mean,
+        std=std,
     )
     return build(
         Parts(

@@ -76,6 +76,14 @@ class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheO
     out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")
 
     @model_validator(mode="after")
+    def _nms_where_it_is_done(self) -> TrainDetection:
+        if self.head == "deimv2" and "nms" in self.model_fields_set:
+            raise ValueError(
+                "--nms has no effect with --head deimv2, which needs none: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _steps_where_named(self) -> TrainDetection:
         if "scheduler_epochs" in self.model_fields_set and "schedule" not in self.model_fields_set:
             self.schedule = "multistep"

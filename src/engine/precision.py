@@ -31,6 +31,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_batch(batch: int | None, device: torch.device | str) -> int:
+    """--batch of inference and evaluation (a device, or its name), else 16 on CUDA, 4 on the
+    CPU."""
+    on = choose_device(device) if isinstance(device, str) else device
+    return batch or (16 if on.type == "cuda" else 4)
+
+
 def choose_type(precision: str, device: torch.device | str, backbone: str) -> torch.dtype:
     """The type of heavy operations that ``--precision`` names on this device.
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def describe(options: Any, task: str, names: Sequence[str]) -> dict[str, Any]:
+def describe(options: Any, task: str, names: Sequence[str], model: Any) -> dict[str, Any]:
     """What a checkpoint must carry beside the weights, so that inference needs nothing else.
 
     options: those of the task's training command (head, model_name, feature_extractor,
-    fine_tune, imgsz, resize); names: the classes.
+    fine_tune, imgsz, resize); names: the classes; model: with its ``backbone``.
     """
     return {
         "task": task,
@@ -28,6 +28,8 @@ def describe(options: Any, task: str, names: Sequence[str]) -> dict[str, Any]:
             "name": options.model_name,
             "feature_extractor": options.feature_extractor,
             "fine_tuned": options.fine_tune,
+            "mean": list(model.backbone.statistics.mean),
+            "std": list(model.backbone.statistics.std),
         },
         "image_size": list(options.imgsz),
         "resize": options.resize,
@@ -84,6 +86,8 @@ def run_summary(
 
     def command() -> None:
         options: Any = cli.parse(settings, argv, prog)
-        log.info("%s", summarise(build(**options.model_arguments()), *options.imgsz))
+        model: Any = build(**options.model_arguments())
+        log.info("%s", summarise(model, *options.imgsz))
+        log.info("images are normalised by %s", model.backbone.statistics)
 
     cli.run(command)

@@ -130,7 +130,7 @@ class TrainingTask(Generic[Options]):
             loss=self.loss(),
             validate=self.validation(loaders[1], device),
             best_metric=self.best_metric,
-            describe=describe(options, self.name, self.class_names()) | self.describe(),
+            describe=describe(options, self.name, self.class_names(), model) | self.describe(),
             hooks=[self.plot, *self.hooks],
             **{"eval_every": options.eval_every, **self.job_fields(model, loaders[0])},
         )

@@ -90,6 +90,7 @@ def cache_loaders(
         settings={
             "backbone": model.backbone.name,
             "weights": fingerprint(model.backbone.hub_model),
+            "statistics": str(model.backbone.statistics),
             "reads": reads,
             "imgsz": list(options.imgsz),
             "resize": options.resize,

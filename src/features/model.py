@@ -154,6 +154,8 @@ def build_feature_extractor(
         hub=options.hub,
         repo_dir=options.repo_dir,
         feature_extractor="last",
+        mean=options.mean,
+        std=options.std,
     )
     return FeatureExtractor(
         backbone,

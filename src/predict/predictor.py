@@ -17,7 +17,7 @@ from ..core.errors import UserError
 from ..core.structures import Geometry, ResizeMode, Size
 from ..data.common import images as data_images
 from ..data.common.shapes import few_shapes
-from ..engine.precision import arithmetic, backbone_of, choose_device, choose_type
+from ..engine.precision import arithmetic, backbone_of, choose_batch, choose_device, choose_type
 from .results import rescale_detections
 
 R = TypeVar("R")
@@ -75,16 +75,15 @@ class Predictor(Generic[R]):
         *,
         device: Literal["auto", "cpu", "cuda"] | str = "auto",
         precision: Literal["auto", "32", "16", "bf16"] = "auto",
-        batch: int = 4,
+        batch: int | None = None,
         postprocess: Callable[[Any, Geometry], Any] = rescale_detections,
         on_device: Callable[[Any, Geometry], Any] | None = None,
     ) -> None:
-        assert batch >= 1
         self.device = choose_device(device)
         self.dtype = choose_type(precision, self.device, backbone_of(model))
         self.image_size = Size(*image_size)
         self.resize: ResizeMode | None = resize
-        self.batch = batch
+        self.batch = choose_batch(batch, self.device)
         self._postprocess = postprocess
         self._on_device = on_device
         self.model = model.eval().to(self.device)

@@ -76,6 +76,8 @@ def model_arguments(content: dict[str, Any]) -> dict[str, Any]:
         "head": content["head"],
         "hub": "bundled",
         "feature_extractor": backbone["feature_extractor"],
+        "mean": backbone.get("mean"),  # None, ImageNet's, in checkpoints before they said it
+        "std": backbone.get("std"),
     }
 
 

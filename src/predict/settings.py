@@ -29,7 +29,9 @@ class ModelOptions(CommandSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
     precision: Precision = option("auto", help=PRECISION_HELP)
-    batch: int = option(4, ge=1, help="images the model takes at once")
+    batch: int | None = option(
+        None, ge=1, help="images the model takes at once (default: 16 on CUDA, 4 on the CPU)"
+    )
 
 
 class PredictOptions(ModelOptions):

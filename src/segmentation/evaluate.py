@@ -12,6 +12,7 @@ from ..data.common.loaders import valid_loader
 from ..data.masks.reader import MaskReader, check_masks, read_mask_split, split_folders
 from ..data.masks.settings import MaskDataset
 from ..data.masks.transforms import MaskTransform
+from ..engine.precision import choose_batch
 from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
 from ..predict.restore import resize_of
 from ..visualise.plots import plot_confusion
@@ -34,11 +35,12 @@ def evaluate_segmentation(options: Any, out_dir: Path) -> dict[str, Any]:
     records, faults = read_mask_split(dataset, folders)
     report_faults([*faults, *check_masks(records, options.split)])
     mode = resize_of(options, trained)
-    model, resize = looking(trained.model, options, trained.image_size, mode, options.batch)
+    batch = choose_batch(options.batch, options.device)
+    model, resize = looking(trained.model, options, trained.image_size, mode, batch)
     loader = valid_loader(
         records,
         MaskTransform(MaskReader(dataset), trained.image_size, resize, training=False),
-        batch=1 if options.slide else options.batch,
+        batch=1 if options.slide else batch,
         workers=options.workers,
         canvas=canvas_of(options, trained),
     )

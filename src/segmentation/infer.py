@@ -34,6 +34,7 @@ def load_predictor(
 ) -> tuple[Predictor[Tensor], SegmentationReport]:
     """The predictor of ``--model`` (class maps uint8 [H, W] in original pixels) and the report
     that writes to ``folder``; UserError for what does not fit."""
+    from ..engine.precision import choose_batch
     from ..predict.restore import predictor_of, resize_of
     from .evaluation import class_map
     from .inference import looking
@@ -42,7 +43,8 @@ def load_predictor(
 
     trained = restore_segmenter(options.model, options, options.imgsz)
     mode = resize_of(options, trained)
-    model, resize = looking(trained.model, options, trained.image_size, mode, options.batch)
+    batch = choose_batch(options.batch, options.device)
+    model, resize = looking(trained.model, options, trained.image_size, mode, batch)
     predictor: Predictor[Tensor] = predictor_of(
         trained,
         options,

@@ -83,6 +83,8 @@ def load_backbone(options: PatchOptions) -> Backbone:
         weights=options.weights,
         hub=options.hub,
         repo_dir=options.repo_dir,
+        mean=options.mean,
+        std=options.std,
     )
 
 

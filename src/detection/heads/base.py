@@ -74,6 +74,9 @@ class Detector(FeatureModel):
         found = self.each(images, lambda part: self.detect(self._levels(part), part))
         return self.transform.restore(found, sizes_of(images), originals)
 
+    def keep_above(self, score: float) -> None:
+        """Nobody will look at detections of less: a head may leave them out early."""
+
     def finish(self, found: Any) -> Detections:
         """Detections of an image, from what ``start`` said of it (which may have been moved)."""
         return found

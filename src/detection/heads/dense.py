@@ -36,6 +36,10 @@ class DenseDetector(Detector):
         """Candidates [B, K, 4], [B, K], [B, K] -> the best of each image, and NMS's word."""
         return choose(boxes, scores, labels, sizes, score=self.score, iou=self.nms)
 
+    def keep_above(self, score: float) -> None:
+        """A floor before NMS."""
+        self.score = max(self.score, score - 1e-6)
+
     def finish(self, found: Any) -> Detections:
         """Those that NMS keeps, best first."""
         return cut_out(found, iou=self.nms, limit=self.limit)

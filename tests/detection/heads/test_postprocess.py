@@ -10,6 +10,8 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from src.core.structures import Detections
 from src.detection.heads import postprocess
 from src.detection.heads.postprocess import Candidates, choose, cut_out, suppressed
+from src.detection.model import build_detector
+from tests.detection.heads.tester import CONVNEXT, picture
 
 SIZES = [(200, 300), (150, 260), (200, 300)]
 
@@ -97,3 +99,18 @@ def test_nothing_above_the_floor():
     for one in choose(*given, SIZES, score=1.0, iou=0.5):
         for found in (one, on_the_device(one, 0.5)):
             assert len(cut_out(found, iou=0.5, limit=10)["boxes"]) == 0
+
+
+def test_a_floor_changes_nothing_above_it():
+    torch.manual_seed(0)
+    detector = build_detector(CONVNEXT, 4, head="ssd", channels=32).eval()
+    image = picture(96, 96)
+    whole = detector([image])[0]
+    floor = float(whole["scores"][len(whole["scores"]) // 2])
+    detector.keep_above(floor)
+    kept = detector([image])[0]
+    wanted = whole["scores"] >= floor
+    assert 0 < wanted.sum() < len(wanted)
+    count = int(wanted.sum())
+    assert torch.equal(kept["boxes"][:count], whole["boxes"][wanted])
+    assert (kept["scores"] >= floor - 1e-5).all()
