@@ -36,9 +36,9 @@ from .distributed import (
 )
 from .ema import MovingAverage
 from .history import History, Hook
-from .hooks import TensorBoardHook
 from .interrupt import StopRequest
 from .job import Job, StepHook
+from .loggers import start_logger
 from .losses import EpochLosses
 from .nonfinite import Guard
 from .optim import Schedule, build_optimizer, parameter_groups, require_sensible
@@ -128,11 +128,11 @@ class _Run:
         if options.resume:
             self.at = self.saver.resume()
         hooks: list[Hook] = []
-        board = None
+        logger = None
         if is_main():
             write_text(job.run_dir / CONFIG, to_yaml(options))
-            board = TensorBoardHook(self.history)
-            hooks = [board, *job.hooks]
+            logger = start_logger(options.logger, self.history, options)
+            hooks = [logger, *job.hooks]
         self._announce()
         try:
             while self.at.epoch < options.epochs:
@@ -146,8 +146,8 @@ class _Run:
                 if stop and self.at.epoch < options.epochs:
                     self._leave()
         finally:
-            if board is not None:
-                board.close()
+            if logger is not None:
+                logger.close()
         return self.history
 
     def _announce(self) -> None:

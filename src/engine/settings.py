@@ -46,6 +46,9 @@ class TrainingOptions(CommandSettings):
     workers: int = option(4, ge=0, help="processes that load data")
     seed: int = option(42, ge=0, help="seed of weights, order and augmentation")
     eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")
+    logger: Literal["tensorboard", "wandb", "mlflow", "none"] = option(
+        "tensorboard", help="where the figures of each epoch go, beside history.csv and plots"
+    )
     save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
     skip_check: bool = option(False, help="skip the quick check of the data before training")
     out_dir: Path = option(..., help="sub-folder of outputs/ for this run")

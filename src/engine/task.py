@@ -103,12 +103,14 @@ class TrainingTask(Generic[Options]):
         """Train as the options say; UserError for anything the user can mend."""
 
         from .job import Job
+        from .loggers import require_logger
         from .loop import seed_everything
         from .precision import choose_device
         from .run_folder import check_run_folder
         from .summary import describe, say_size
 
         options = self.options
+        require_logger(options.logger)
         # Before the long preparations: a folder that is taken or cannot be written.
         check_run_folder(self.run_dir, resume=options.resume, overwrite=options.overwrite)
         self.read()
