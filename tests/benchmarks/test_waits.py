@@ -12,9 +12,11 @@ from benchmarks.waits import (
     Case,
     WaitsOptions,
     audit,
+    build,
     cases,
     gradients,
     measure,
+    step,
     unexplained,
 )
 from src.core import cli
@@ -85,3 +87,17 @@ def test_the_command_prints_a_table(caplog) -> None:
         assert measure(options) == 0
     assert "| step | operations | waits | ms |" in caplog.text
     assert "| depth dpt infer |" in caplog.text
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("case", [c for c in CASES if not c.train], ids=lambda case: case.title)
+def test_a_real_gpu_is_not_waited_for(case: Case) -> None:
+    model = build(case, VIT).cuda()
+    run = step(case, model, SIZE, BATCH, "cuda")
+    run()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
