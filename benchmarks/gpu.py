@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from src.data.common.loaders import Batch
     from src.predict.predictor import Predictor
+    from src.predict.results import rescale_detections
 
 log = logging.getLogger("benchmarks.gpu")
 
@@ -289,7 +290,13 @@ def build_predictor(head: str, options: GpuOptions, size: Size, video: Path) -> 
     model = build_detector(options.model_name, len(NAMES), head=head, hub="bundled")
     model.keep_above(THRESHOLD)
     predictor: Predictor = Predictor(
-        model, size, "fit", device=options.device, precision=options.precision, batch=options.batch
+        model,
+        size,
+        "fit",
+        postprocess=rescale_detections,
+        device=options.device,
+        precision=options.precision,
+        batch=options.batch,
     )
     find_some(predictor, frames_of(video, options.batch))
     return predictor

@@ -112,14 +112,19 @@ def stages(predictor: Any, source: Path, report: Any) -> None:
 def measure(settings: VideoPipeline) -> None:
     """Print the rates."""
     from src.predict.predictor import Predictor
-    from src.predict.results import DetectionReport
+    from src.predict.results import DetectionReport, rescale_detections
     from src.predict.video import report_video
     from src.visualise.draw import draw_detections
 
     torch.manual_seed(0)
     size = Size(settings.width, settings.height)
     predictor: Predictor[Detections] = Predictor(
-        StandIn(settings.layers), size, "fit", device=settings.device, batch=settings.batch
+        StandIn(settings.layers),
+        size,
+        "fit",
+        postprocess=rescale_detections,
+        device=settings.device,
+        batch=settings.batch,
     )
     names = ["__background__", *(f"class {i}" for i in range(1, 21))]
     with tempfile.TemporaryDirectory() as folder:

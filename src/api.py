@@ -126,7 +126,6 @@ def load(checkpoint: str | Path, **options: Any) -> Model:
     threshold=0.4. Raises UserError.
     """
     path = Path(checkpoint)
-    path = path / "best_model.pth" if path.is_dir() else path
     task = load_checkpoint(path)["task"]
     spec = tasks()[task]
     given = {"input": "-", "out_dir": Path(), **options, "model": path}

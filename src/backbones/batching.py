@@ -108,6 +108,11 @@ class FeatureModel(nn.Module):
         [B, 3, H, W] -> {name: [B, ...]}."""
         return self.backbone(batch)
 
+    def class_rows(self, name: str, classes: Sequence[str], value: Tensor) -> list[str] | None:
+        """The class of each row of a tensor of the state dict (once an anchor where they repeat);
+        None for one whose rows are no classes. classes: as the checkpoint keeps them."""
+        return None
+
     def targets_of(self, inputs: Inputs, targets: Sequence[T] | None) -> Sequence[T]:
         """The targets; UserError unless there is one for each image."""
         if targets is None or len(targets) != len(inputs):

@@ -90,7 +90,7 @@ def identify(state: Any) -> str:
         name = backbone.get("name", "?") if isinstance(backbone, dict) else "?"
         return (
             f"a {state['task']} checkpoint of this toolkit (on {name}; "
-            "that is for --model of the inference scripts, or --resume)"
+            "--init starts a training from it, --model of the inference scripts uses it)"
         )
     if "model_state_dict" in state:
         return "a checkpoint of the tutorial project (with its head)"

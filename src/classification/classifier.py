@@ -49,6 +49,10 @@ class Classifier(FeatureModel):
         places = sorted(range(len(order)), key=order.__getitem__)
         return logits[upload(places, logits, torch.int64)]
 
+    def class_rows(self, name: str, classes: Sequence[str], value: Tensor) -> list[str] | None:
+        """See FeatureModel."""
+        return list(classes) if name in ("head.classify.weight", "head.classify.bias") else None
+
     def forward(
         self, inputs: Inputs, targets: Sequence[Mapping[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | Tensor:

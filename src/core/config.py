@@ -5,6 +5,7 @@ A field is a type, a default and one sentence; the sentence is also its ``--help
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
@@ -40,7 +41,13 @@ class CommandSettings(Settings):
         """The YAML where the user names none; given: the options that the user did name."""
         return cls.model_fields["config"].default
 
+    @classmethod
+    def earlier(cls, given: Mapping[str, Any]) -> Path | None:
+        """The file with the options of a run that the options given go on with, if any."""
+        return None
 
+
+log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Settings)
 C = TypeVar("C", bound=CommandSettings)
 LONGEST_SIDE = 16_384  # pixels: a square of it is 0.8 GB a picture, and more a mistake
@@ -155,21 +162,29 @@ def combine(
     """Settings of a command from the options given and the YAML that its ``config`` names.
 
     Precedence: the options, then the YAML's ``TRAIN:`` mapping (with fine_tune its own
-    ``FINE_TUNE:`` mapping first), then the defaults. sources: option -> how the user wrote it.
+    ``FINE_TUNE:`` mapping first), then the defaults; of a run that goes on (``earlier``) its own
+    options instead of the YAML's. sources: option -> how the user wrote it.
     All mistakes come in one UserError.
     """
     sources = dict(sources or {})
     values: dict[str, Any] = dict(given)
     if settings.dataset_class is not None:
-        named = given.get("config") or settings.default_config(given)
+        earlier = settings.earlier(given)
+        named = given.get("config")
+        if earlier is None and named is None:
+            named = settings.default_config(given)
         path = Path(named or "(no --config)")
         content = load_yaml(path) if named else {}
         recipe = _recipe(content, "TRAIN", path)
         tuned = _recipe(recipe, "FINE_TUNE", path)
         if {**recipe, **given}.get("fine_tune"):
             recipe |= tuned
+        where = f"{path}: TRAIN"
+        if earlier is not None:
+            where, recipe, dataset = str(earlier), *_options_of_run(settings, earlier, given)
+            path, content = (path, content) if "config" in given else (earlier, dataset)
         for name in recipe:
-            sources.setdefault(name, f"{path}: TRAIN")
+            sources.setdefault(name, where)
         values = {**recipe, **given}
         # Faults of the dataset part are reported together with those of the flags.
         faults: list[str] = []
@@ -185,6 +200,26 @@ def combine(
         if faults:
             raise UserError("mistakes in the configuration:\n" + "\n".join(faults))
     return validate(settings, values, "the options", sources)
+
+
+def _options_of_run(
+    settings: type[CommandSettings], path: Path, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options and the dataset part of a run's config.yaml; says which are not taken."""
+    content = load_yaml(path)
+    dataset = content.pop("dataset", None) or {}
+    once = {"resume", "overwrite", "out_dir"}  # of that one start
+    options = {n: v for n, v in content.items() if n in settings.model_fields and n not in once}
+    log.info("--resume: the options are those of %s", path)
+    pairs = [(n, _words(v), _words(options[n])) for n, v in given.items() if n in options]
+    now = [f"{name} {new} (it was {old})" for name, new, old in pairs if new != old]
+    if now:
+        log.info("  but those given now: %s", ", ".join(now))
+    return options, dataset
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _recipe(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:

@@ -46,12 +46,14 @@ def load_predictor(
 def detection_predictor(trained: Trained[Detector], options: Any) -> Predictor[Detections]:
     """As the options (ModelOptions and DetectionInference) say: of whole images, or of tiles."""
     from ..predict.restore import predictor_of
+    from ..predict.results import rescale_detections
     from .tiles import TiledPredictor
 
     if options.tiles == 1:
-        return predictor_of(trained, options)
+        return predictor_of(trained, options, postprocess=rescale_detections)
     iou = getattr(trained.model, "nms", 0.5)  # heads without NMS have none
     how = {"kind": TiledPredictor, "tiles": options.tiles, "overlap": options.overlap, "nms": iou}
+    how["postprocess"] = rescale_detections
     return predictor_of(trained, options, **how)
 
 

@@ -77,7 +77,8 @@ class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheO
 
     @model_validator(mode="after")
     def _nms_where_it_is_done(self) -> TrainDetection:
-        if self.head == "deimv2" and "nms" in self.model_fields_set:
+        named = "nms" in self.model_fields_set and not self.resume  # config.yaml names all
+        if self.head == "deimv2" and named:
             raise ValueError(
                 "--nms has no effect with --head deimv2, which needs none: leave it out"
             )

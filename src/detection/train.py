@@ -31,11 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(options: TrainDetection, hooks: Sequence[Hook] = ()) -> History:
     """Train as the options say; UserError for anything the user can mend. hooks: called with the
     History after each epoch."""
-    from .model import pyramid_channels
-
-    # The checkpoint says it, so that it can be built again whatever the default becomes.
-    channels = options.pyramid_channels or pyramid_channels(options.model_name)
-    return DetectionTask(options.model_copy(update={"pyramid_channels": channels}), hooks).train()
+    return DetectionTask(options, hooks).train()
 
 
 class DetectionTask(TrainingTask[TrainDetection]):
@@ -43,6 +39,14 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     name = "detection"
     best_metric = "mAP"
+
+    def __init__(self, options: TrainDetection, hooks: Sequence[Hook] = ()) -> None:
+        from .model import pyramid_channels
+
+        super().__init__(options, hooks)
+        # The checkpoint says it, so that it can be built again whatever the default becomes.
+        channels = self.options.pyramid_channels or pyramid_channels(self.options.model_name)
+        self.options = self.options.model_copy(update={"pyramid_channels": channels})
 
     def read(self) -> None:
         """Both splits, checked."""
@@ -57,7 +61,8 @@ class DetectionTask(TrainingTask[TrainDetection]):
         arguments = options.model_arguments()
         detector = build_detector(**arguments, num_classes=len(self.class_names()), nms=options.nms)
         named = {"lr", "backbone_lr"} & options.model_fields_set
-        if options.fine_tune and not named and not looks_random(detector.backbone):
+        trained = self.initial is not None or not looks_random(detector.backbone)
+        if options.fine_tune and not named and trained:
             self.options = options.model_copy(update={"backbone_lr": options.lr / 10})
         return detector
 

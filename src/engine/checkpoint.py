@@ -7,8 +7,10 @@ may hold the head alone, with a fingerprint of the frozen backbone that it belon
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -95,12 +97,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU.
+    """Read a checkpoint of ours onto the CPU; of a run's folder its best_model.pth.
 
     UserError when it is missing, broken, of another kind (said which), of a later format, or of
     another task than ``task``.
     """
     path = Path(path)
+    path = path / "best_model.pth" if path.is_dir() else path
     if not path.is_file():
         nearby = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
         listed = f"; {path.parent} has: {', '.join(nearby)}" if nearby else ""
@@ -170,6 +173,18 @@ def _not_ours(content: Any) -> str | None:
         return "a bare state dict"
     keys = ", ".join(str(key) for key in list(content)[:5])
     return f"a file with the keys {keys}"
+
+
+@contextmanager
+def no_word_on_weights() -> Iterator[None]:
+    """That a backbone is built with random weights is no news when trained ones come next."""
+    hub = logging.getLogger(f"{__name__.split('.')[0]}.backbones.hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(before)
 
 
 def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str | Path) -> None:

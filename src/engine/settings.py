@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..core.config import PRECISION_HELP, CommandSettings, Precision, option
+from ..core.paths import output_folder
+from .run_folder import CONFIG
 
 
 class TrainingOptions(CommandSettings):
@@ -52,5 +55,21 @@ class TrainingOptions(CommandSettings):
     save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
     skip_check: bool = option(False, help="skip the quick check of the data before training")
     out_dir: Path = option(..., help="sub-folder of outputs/ for this run")
-    resume: bool = option(False, help="go on from last_model.pth of --out-dir")
+    init: Path | None = option(
+        None,
+        help="start from a trained model of this task, best_model.pth or its run's folder: "
+        "backbone, neck, and of the head what fits and the classes of the same name",
+    )
+    resume: bool = option(
+        False,
+        help="go on from last_model.pth of --out-dir, with the options of its config.yaml; those "
+        "given here go before them",
+    )
     overwrite: bool = option(False, help="replace an earlier run in --out-dir")
+
+    @classmethod
+    def earlier(cls, given: Mapping[str, Any]) -> Path | None:
+        """The config.yaml of the run that --resume goes on with."""
+        folder = output_folder(given.get("out_dir") or cls.model_fields["out_dir"].default)
+        path = folder / CONFIG
+        return path if given.get("resume") and path.is_file() else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from .run_folder import LAST
 from .settings import TrainingOptions
 
 if TYPE_CHECKING:
@@ -36,8 +37,16 @@ class TrainingTask(Generic[Options]):
         from ..core.paths import output_folder
 
         self.hooks = hooks  # called with the History after each epoch, beside the plots
-        self.options: Any = options  # a backbone's and the cache's as well
         self.run_dir: Path = output_folder(options.out_dir)
+        if options.resume and (self.run_dir / LAST).is_file():
+            self.initial = None  # the run's own weights come
+        else:
+            self.initial = options.init
+        if self.initial is not None:
+            from .initial import like_initial
+
+            options = like_initial(options, self.name)
+        self.options: Any = options  # a backbone's and the cache's as well
 
     # The steps
 
@@ -115,7 +124,15 @@ class TrainingTask(Generic[Options]):
         check_run_folder(self.run_dir, resume=options.resume, overwrite=options.overwrite)
         self.read()
         seed_everything(options.seed)
-        model = self.build_model()
+        if self.initial is None:
+            model = self.build_model()
+        else:
+            from .checkpoint import no_word_on_weights
+            from .initial import start_from
+
+            with no_word_on_weights():
+                model = self.build_model()
+            start_from(model, self.initial, self.class_names())
         options = self.options  # a task may fill in what suits the model
         say_size(model)
         loaders = self.loaders(model)

@@ -18,7 +18,6 @@ from ..core.structures import Geometry, ResizeMode, Size
 from ..data.common import images as data_images
 from ..data.common.shapes import few_shapes
 from ..engine.precision import arithmetic, backbone_of, choose_batch, choose_device, choose_type
-from .results import rescale_detections
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -60,7 +59,8 @@ class Predictor(Generic[R]):
     model: takes a list of uint8 tensors [3, H, W] of mixed sizes (it normalises and pads by
     itself) and answers one result for each (a tensor, or dicts, lists, tuples of them), in the
     pixels of the tensor handed in. image_size, resize: what ``data.images.resize`` takes.
-    postprocess(result, geometry): puts a result (on the CPU) into original pixels; on_device
+    postprocess(result, geometry): puts a result (on the CPU) into original pixels (boxes:
+    ``results.rescale_detections``); ``dino_stack.load`` knows it for a checkpoint; on_device
     does a part of that before the download (a map of classes instead of a score for each).
     resize None: the model gets images as they are.
     precision: see ``engine.precision``. The model is moved and put in eval mode. Raises UserError
@@ -73,10 +73,10 @@ class Predictor(Generic[R]):
         image_size: Size,
         resize: ResizeMode | None,
         *,
+        postprocess: Callable[[Any, Geometry], R],
         device: Literal["auto", "cpu", "cuda"] | str = "auto",
         precision: Literal["auto", "32", "16", "bf16"] = "auto",
         batch: int | None = None,
-        postprocess: Callable[[Any, Geometry], Any] = rescale_detections,
         on_device: Callable[[Any, Geometry], Any] | None = None,
     ) -> None:
         self.device = choose_device(device)

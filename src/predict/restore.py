@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import nn
 
-from ..backbones import hub as hub_module
 from ..core.config import image_size, load_yaml
 from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
-from ..engine.checkpoint import load_checkpoint, load_weights
+from ..engine.checkpoint import load_checkpoint, load_weights, no_word_on_weights
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -59,7 +56,7 @@ def restore(
         raise UserError(f"{path} is damaged: its image_size is {found}; {error}") from None
     if identity is not None:
         check_identity(content, identity, path, classes_key)
-    with _no_word_on_weights():
+    with no_word_on_weights():
         model = build(content)
     backbone: Any = model.backbone
     state = backbone.adapt_state_dict(content["model"], "backbone.")
@@ -107,18 +104,6 @@ def predictor_of(trained: Trained, options: ModelOptions, **how: Any) -> Predict
     }
     kind = how.pop("kind", Predictor)
     return kind(**{**given, **how})
-
-
-@contextmanager
-def _no_word_on_weights() -> Iterator[None]:
-    """That a backbone is built with random weights is no news when its own come next."""
-    hub = logging.getLogger(hub_module.__name__)
-    before = hub.level
-    hub.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        hub.setLevel(before)
 
 
 def check_identity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -11,6 +12,8 @@ from ..backbones.batching import FeatureModel, Inputs
 from ..backbones.dense import join_targets, without_padding
 from ..core.structures import IGNORE, SegmentationTarget
 from .heads.base import Criterion, SegmentationHead
+
+_CLASS_ROWS = re.compile(r"head\.(classify(\.[34]|\.layer\d+)?|decode\.2|loss)\.(\w*weight|bias)$")
 
 
 class Segmenter(FeatureModel):
@@ -33,6 +36,12 @@ class Segmenter(FeatureModel):
     def read(self, batch: Tensor) -> dict[str, Tensor]:
         """What the head takes of the backbone."""
         return self.head.read(self.backbone, batch)
+
+    def class_rows(self, name: str, classes: Sequence[str], value: Tensor) -> list[str] | None:
+        """See FeatureModel; heads of queries have a row more, for no object."""
+        if not _CLASS_ROWS.match(name):
+            return None
+        return [*classes, *["(no object)"] * (len(value) - len(classes))]
 
     def forward(
         self, images: Inputs, targets: Sequence[SegmentationTarget] | None = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+import yaml
 
 from src.core.cli import parse
 from src.core.errors import UserError
@@ -59,6 +61,45 @@ def test_a_second_run_needs_a_word_and_resume_goes_on(run, data):
         train(options(data, run, "--epochs", 1))
     history = train(options(data, run, "--epochs", 2, "--resume"))
     assert [row["epoch"] for row in history.rows] == [1, 2]
+
+
+def test_resume_alone_goes_on_with_the_runs_own_options(run, data, caplog, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    done = len(list(csv.DictReader((folder / "history.csv").open())))
+    caplog.set_level("INFO")
+    words = ["--resume", "--out-dir", str(folder), "--epochs", str(done + 1)]
+    history = train(parse(TrainDetection, words))
+    assert len(history.rows) == done + 1
+    said = f"those given now: epochs {done + 1} (it was {done})"
+    assert said in caplog.text and "options that differ" in caplog.text
+
+
+def test_a_trained_detector_starts_one_on_other_classes(run, data, tmp_path, caplog):
+    config = yaml.safe_load(CONFIG.read_text())
+    config["CLASSES"] = ["__background__", "cross", "star", "circle", "square", "triangle"]
+    del config["TRAIN"]
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(config))
+    words = ["--config", other, "--data-root", data, "--out-dir", tmp_path / "new", "--workers", 0]
+    words += ["--init", run, "--batch", 4, "--lr", 1e-12, "--ema", 0, "--weight-decay", 0]
+    words += ["--epochs", 1, "--no-fine-tune"]
+    caplog.set_level("INFO")
+    train(parse(TrainDetection, [str(word) for word in words]))
+    assert "rows of the classes: cross, circle" in caplog.text and "anew: star" in caplog.text
+    assert "RANDOM" not in caplog.text
+    old, new = (
+        torch.load(path / "best_model.pth", weights_only=True) for path in (run, tmp_path / "new")
+    )
+    assert new["backbone"]["name"] == old["backbone"]["name"]
+    assert (new["head"], new["image_size"]) == (old["head"], old["image_size"])
+    for name in old["model"]:
+        if not name.startswith(("head.classes.", "head.classification_head")):
+            assert torch.allclose(new["model"][name], old["model"][name], atol=1e-5), name
+    rows = "head.classification_head.module_list.0.bias"  # of each anchor: background, classes
+    before, after = (one["model"][rows].view(-1, n) for one, n in ((old, 5), (new, 6)))
+    assert torch.allclose(after[:, [1, 3, 4, 5]], before[:, [4, 1, 2, 3]], atol=1e-5)
+    with pytest.raises(UserError, match="--init starts a training from it"):
+        train(options(data, tmp_path / "x", "--weights", run / "best_model.pth"))
 
 
 def test_a_frozen_backbone_is_bit_equal_after_training(data, tmp_path):

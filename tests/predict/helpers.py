@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from src.core.structures import Detections, Size
 from src.predict.images import report_images
 from src.predict.predictor import Predictor
-from src.predict.results import DetectionReport
+from src.predict.results import DetectionReport, rescale_detections
 from src.predict.video import report_video
 from src.visualise.draw import draw_detections
 
@@ -57,7 +57,7 @@ class RectangleDetector(nn.Module):
 
 
 def predictor(**options) -> Predictor[Detections]:
-    options = {"device": "cpu", "batch": 2, **options}
+    options = {"device": "cpu", "batch": 2, "postprocess": rescale_detections, **options}
     size, resize = options.pop("size", Size(64, 64)), options.pop("resize", "fit")
     return Predictor(options.pop("model", RectangleDetector()), size, resize, **options)
 

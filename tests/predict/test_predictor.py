@@ -107,6 +107,8 @@ def test_other_tasks_hand_in_their_own_results_and_postprocess() -> None:
     def sizes(result, geometry: Geometry):
         return float(result[0]), result[1]["size"].tolist(), geometry.original
 
+    with pytest.raises(TypeError, match="postprocess"):  # none decodes boxes where there are none
+        Predictor(Mean(), Size(32, 32), "stretch")
     model = Predictor(Mean(), Size(32, 32), "stretch", device="cpu", postprocess=sizes)
     image = np.full((10, 20, 3), 7, np.uint8)
     assert model.predict([image]) == [(7.0, [3, 32, 32], Size(20, 10))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +17,10 @@ from ...core.structures import Detections, DetectionTarget
 from ..transform import InputTransform
 
 FeatureExtractor = Literal["last", "multi"]
+_CLASS_ROWS = re.compile(
+    r"head\.(.*\.)?(classes|cls_logits|classification_head\.module_list\.\d+|enc_score_head|"
+    r"class_embed\.\d+)\.(weight|bias)$"
+)
 
 
 class Detector(FeatureModel):
@@ -65,6 +70,12 @@ class Detector(FeatureModel):
             targets = resized or targets
         batch = self.feature_maps(images)
         return self.losses(self._levels(batch), batch, targets)
+
+    def class_rows(self, name: str, classes: Sequence[str], value: Tensor) -> list[str] | None:
+        """See FeatureModel; SSD alone scores the background as well."""
+        if not _CLASS_ROWS.match(name):
+            return None
+        return list(classes) if "module_list" in name else list(classes[1:])
 
     def start(self, images: Inputs) -> list[Any]:
         """What ``finish`` makes detections of, for each image; does not wait for the device."""
