@@ -28,10 +28,12 @@ def like_initial(options: O, task: str) -> O:
     UserError for a checkpoint of another task, without a backbone, or of another one.
     """
     assert options.init is not None
+    makers = [cls for cls in type(options).__mro__ if "model_arguments" in vars(cls)]
+    if not makers:
+        raise UserError(f"--init is not for {task}: --weights names what it starts from")
     content = load_checkpoint(options.init, task)
     if not any(name.startswith(BACKBONE) for name in content["model"]):
         raise UserError(f"{options.init} holds the head alone: there is no backbone to start from")
-    makers = [cls for cls in type(options).__mro__ if "model_arguments" in vars(cls)]
     names = {name for cls in makers for name in cls.__annotations__} & set(content["config"])
     names -= NOT_THE_MODEL | options.model_fields_set
     taken = {name: content["config"][name] for name in sorted(names)}
