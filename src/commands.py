@@ -45,7 +45,7 @@ COMMANDS: dict[str, Command] = {
     "pretraining train": Command(
         "pretraining.train:main", "self-distillation on unlabelled images, distillation"
     ),
-    "pretraining": Command("pretraining.__main__:main", "export a backbone, replay a bad batch"),
+    "pretraining": Command("pretraining.__main__:main", "export, replay, pseudo-labels"),
     "evaluate": Command("evaluate:main", "figures of a checkpoint on a data set"),
     "evaluate-backbone": Command(
         "evaluate_backbone:main", "k-NN, probes and retrieval of backbones in one table"

@@ -28,6 +28,7 @@ ALLOWED = {
 }
 # Commands that live in a room but stand above it, like the scripts.
 COMMANDS = {"data/check.py", "data/fetch_voc.py", "demo.py", "evaluate.py"}
+COMMANDS |= {"pretraining/__main__.py"}  # pseudo-labels by the models of every task
 LAZY_EXPORTS = {"__init__.py"}  # of the package itself: imports its names when they are asked for
 
 

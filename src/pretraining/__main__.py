@@ -1,11 +1,11 @@
-"""``python -m src.pretraining export | replay``: what comes after a pretraining."""
+"""``python -m src.pretraining export | replay | pseudo``: what comes after a pretraining."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from .settings import ExportOptions, ReplayOptions
+from .settings import ExportOptions, PseudoOptions, ReplayOptions
 
 
 def _export(options: ExportOptions) -> None:
@@ -20,9 +20,16 @@ def _replay(options: ReplayOptions) -> None:
     replay(options)
 
 
+def _pseudo(options: PseudoOptions) -> None:
+    from ..pseudo import pseudo
+
+    pseudo(options)
+
+
 COMMANDS: dict[str, tuple[Any, Any]] = {
     "export": (ExportOptions, _export),
     "replay": (ReplayOptions, _replay),
+    "pseudo": (PseudoOptions, _pseudo),
 }
 
 
