@@ -33,13 +33,14 @@ def evaluate_segmentation(options: Any, out_dir: Path) -> dict[str, Any]:
     check_classes(dataset.names, trained, found.where)
     folders = split_folders(dataset, options.split, found.data_root, *found.folders)
     records, faults = read_mask_split(dataset, folders)
-    report_faults([*faults, *check_masks(records, options.split)])
+    reader = MaskReader(dataset)
+    report_faults([*faults, *check_masks(records, options.split, reader)])
     mode = resize_of(options, trained)
     batch = choose_batch(options.batch, options.device)
     model, resize = looking(trained.model, options, trained.image_size, mode, batch)
     loader = valid_loader(
         records,
-        MaskTransform(MaskReader(dataset), trained.image_size, resize, training=False),
+        MaskTransform(reader, trained.image_size, resize, training=False),
         batch=1 if options.slide else batch,
         workers=options.workers,
         canvas=canvas_of(options, trained),

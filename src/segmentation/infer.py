@@ -34,6 +34,7 @@ def load_predictor(
 ) -> tuple[Predictor[Tensor], SegmentationReport]:
     """The predictor of ``--model`` (class maps uint8 [H, W] in original pixels) and the report
     that writes to ``folder``; UserError for what does not fit."""
+    from ..data.masks.settings import MaskDataset
     from ..engine.precision import choose_batch
     from ..predict.restore import predictor_of, resize_of
     from .evaluation import class_map
@@ -54,9 +55,8 @@ def load_predictor(
         on_device=class_map,
         postprocess=lambda result, geometry: result,
     )
-    dataset = trained.checkpoint["config"]["dataset"]
-    colours = dataset["VIS_LABEL_MAP"] or dataset["LABEL_COLORS_LIST"]
-    return predictor, SegmentationReport(folder, trained.names, colours, options.opacity)
+    dataset = MaskDataset.model_validate(trained.checkpoint["config"]["dataset"])
+    return predictor, SegmentationReport(folder, trained.names, dataset.colours, options.opacity)
 
 
 def infer_images(options: InferSegmentationImage) -> int:

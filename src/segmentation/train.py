@@ -48,8 +48,8 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
         """Both splits, paired by stem and checked."""
         from ..data.masks.reader import MaskReader
 
-        self.records = read_data(self.options)
         self.reader = MaskReader(self.options.dataset)
+        self.records = read_data(self.options, self.reader)
 
     def build_model(self) -> Segmenter:
         """The segmenter that the options name, with its loss."""
@@ -167,7 +167,7 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
         save_samples(loader, draw, path)
 
 
-def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
+def read_data(options: TrainSegmentation, reader: MaskReader) -> dict[str, list[MaskRecord]]:
     """Both splits, paired by stem and checked."""
     from ..data.common.faults import report_faults
     from ..data.masks.reader import check_masks, read_mask_split, split_folders
@@ -182,7 +182,7 @@ def read_data(options: TrainSegmentation) -> dict[str, list[MaskRecord]]:
         records[split], found = read_mask_split(options.dataset, folders)
         faults += found
         if not options.skip_check:
-            faults += check_masks(records[split], split)
+            faults += check_masks(records[split], split, reader)
     report_faults(faults, stop=not options.skip_check)
     say_data(records, options.dataset.names)
     return records

@@ -107,11 +107,22 @@ class MaskReader:
         self.dataset = dataset
         self.table = index_table(dataset)
         self.colours = colour_codes(dataset)
+        others = dataset.OTHERS
+        # What a colour or index that no class has becomes; None: an error.
+        self.others = (
+            None
+            if others is None
+            else dataset.names.index(others)
+            if others in dataset.names
+            else IGNORE
+        )
 
     @property
     def rules(self) -> str:
         """All that makes classes of a file's pixels, in words."""
-        return f"{self.dataset.MASK_FORMAT} {self.table.tolist()} {sorted(self.colours.items())}"
+        known = f"{self.table.tolist()} {sorted(self.colours.items())}"
+        others = "" if self.others is None else f" {self.others}"
+        return f"{self.dataset.MASK_FORMAT} {known}{others}"
 
     def of(self, record: MaskRecord, size: Size | None = None) -> np.ndarray:
         """The mask of a record; see ``read``."""
@@ -195,7 +206,8 @@ class MaskReader:
             return None
         moved = any(c is not None and c != i for c, i in zip(found, indices))
         if palette is not None:
-            return "color" if moved else "index"
+            unsaid = self.others is not None and not any(c is not None for c in found)
+            return "color" if moved else None if unsaid else "index"
         if None in found:
             return "index" if -1 not in indices else None
         return "either" if -1 not in indices else "color"
@@ -206,7 +218,9 @@ class MaskReader:
             pixels = np.where((pixels < 0) | (pixels > last), last, pixels)
         found = self.table[pixels]
         wrong = found < 0
-        if wrong.any():
+        if self.others is not None:
+            found = np.where(wrong, self.others, found)
+        elif wrong.any():
             values, counts = np.unique(pixels[wrong], return_counts=True)
             self._refuse(path, "index", [str(v) for v in values.tolist()], counts)
         return found.astype(np.uint8)
@@ -216,6 +230,8 @@ class MaskReader:
         classes = np.array([self.colours[key] for key in keys.tolist()], np.uint8)
         place = np.searchsorted(keys, colours).clip(0, len(keys) - 1)
         wrong = keys[place] != colours
+        if self.others is not None:
+            return np.where(wrong, np.uint8(self.others), classes[place])
         if wrong.any():
             values, counts = np.unique(colours[wrong], return_counts=True)
             names = [f"[{c >> 16}, {c >> 8 & 255}, {c & 255}]" for c in values.tolist()]
@@ -229,6 +245,7 @@ class MaskReader:
         count = len(self.dataset.ALL_CLASSES)
         hints = [f"ALL_CLASSES ({count} classes)"]
         hints += ["LABEL_COLORS_LIST, IGNORE_COLORS"] if kind == "colour" else ["IGNORE_INDEX"]
+        hints += ["OTHERS (void, or a class, for all of them)"]
         hints += ["MASK_FORMAT: binary"] if count == 2 else ["MASK_FORMAT"]
         raise UserError(
             f"the mask {path} has pixels of a{'n' if kind == 'index' else ''} {kind} that no class "
@@ -250,7 +267,7 @@ def index_table(dataset: MaskDataset) -> np.ndarray:
 
 def colour_codes(dataset: MaskDataset) -> dict[int, int]:
     """Packed colour -> class index or IGNORE; empty without LABEL_COLORS_LIST."""
-    table = {_pack(c): i for i, c in enumerate(dataset.LABEL_COLORS_LIST or [])}
+    table = {_pack(c): i for i, own in enumerate(dataset.LABEL_COLORS_LIST or []) for c in own}
     return table | {_pack(c): IGNORE for c in dataset.IGNORE_COLORS} if table else {}
 
 
@@ -320,10 +337,31 @@ def balanced_weights(pixels: np.ndarray, most: float = 10.0) -> list[float]:
     return np.minimum(weights, most).tolist()
 
 
-def check_masks(records: list[MaskRecord], split: str, most: int = 2000) -> list[Fault]:
-    """What headers show of at most ``most`` pairs: unreadable files, sizes that differ."""
+def check_masks(
+    records: list[MaskRecord],
+    split: str,
+    reader: MaskReader,
+    most: int = 2000,
+    read: int = 500,
+    workers: int = 4,
+) -> list[Fault]:
+    """What headers show of at most ``most`` pairs (unreadable files, sizes that differ), and the
+    pixels of at most ``read`` masks, spread over the split (an index or colour of no class)."""
     pairs = [(record.image, record.mask) for record in records]
-    return check_pairs(pairs, split, mask_size_of, most)
+    faults = check_pairs(pairs, split, mask_size_of, most)
+    known = {fault.path for fault in faults}
+
+    def see(record: MaskRecord) -> Fault | None:
+        try:
+            reader.of(record)
+        except UserError as error:
+            return Fault("bad mask", record.mask, str(error))
+        return None
+
+    chosen = [r for r in records if not known & {r.image, r.mask}]
+    with ThreadPoolExecutor(workers) as pool:
+        found = pool.map(see, chosen[:: max(1, -(-len(chosen) // read))])
+        return [*faults, *(fault for fault in found if fault)]
 
 
 def mask_size_of(path: Path) -> Size:

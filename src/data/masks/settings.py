@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...core.config import CommandSettings, Settings, option
 from ..common.settings import CheckData, PairDataset
@@ -23,11 +23,13 @@ class MaskDataset(PairDataset):
     MASK_SUFFIX: str = Field("", description="end of mask stems that is no part of the name")
 
     ALL_CLASSES: list[str] = Field(description="class names, by index")
-    LABEL_COLORS_LIST: list[Colour] | None = Field(
-        None, description="[R, G, B] of each class in colour-coded masks"
+    LABEL_COLORS_LIST: list[list[Colour]] | None = Field(
+        None,
+        description="[R, G, B] of each class in colour-coded masks, or several: [[R, G, B], ...]",
     )
     VIS_LABEL_MAP: list[Colour] | None = Field(
-        None, description="[R, G, B] of each class in pictures (default: LABEL_COLORS_LIST)"
+        None,
+        description="[R, G, B] of each class in pictures (default: its first of LABEL_COLORS_LIST)",
     )
     MASK_FORMAT: Literal["auto", "index", "color", "binary"] = Field(
         "auto",
@@ -38,6 +40,11 @@ class MaskDataset(PairDataset):
         255, description="index (or several) in the files of pixels without a class"
     )
     IGNORE_COLORS: list[Colour] = Field([], description="colours of pixels without a class")
+    OTHERS: str | None = Field(
+        None,
+        description="what colours and indices that no class has are: 'void' (without a class) or "
+        "the name of a class; default: an error",
+    )
     FIRST_INDEX: int = Field(0, ge=0, description="index of the first class in the files")
     INDEX_MAP: dict[int, int] | None = Field(
         None, description="index in the files -> class index, where they are not simply shifted"
@@ -45,6 +52,17 @@ class MaskDataset(PairDataset):
     CLASS_WEIGHTS: list[float] | None = Field(
         None, description="weight of each class in the cross-entropy"
     )
+
+    @field_validator("LABEL_COLORS_LIST", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        """A class's one colour as a list of one."""
+
+        def several(entry: Any) -> Any:
+            plain = isinstance(entry, (list, tuple)) and entry
+            return [entry] if plain and not isinstance(entry[0], (list, tuple)) else entry
+
+        return [several(entry) for entry in value] if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _lengths(self) -> MaskDataset:
@@ -58,12 +76,22 @@ class MaskDataset(PairDataset):
             values = getattr(self, key)
             if values is not None and len(values) != count:
                 raise ValueError(f"{key} has {len(values)} entries for {count} classes")
-        for key in ("LABEL_COLORS_LIST", "VIS_LABEL_MAP", "IGNORE_COLORS"):
-            if any(not 0 <= part <= 255 for entry in getattr(self, key) or [] for part in entry):
+        colours = [colour for entry in self.LABEL_COLORS_LIST or [] for colour in entry]
+        for key, entries in (
+            ("LABEL_COLORS_LIST", colours),
+            ("VIS_LABEL_MAP", self.VIS_LABEL_MAP or []),
+            ("IGNORE_COLORS", self.IGNORE_COLORS),
+        ):
+            if any(not 0 <= part <= 255 for entry in entries for part in entry):
                 raise ValueError(f"{key}: colours are three numbers from 0 to 255")
-        colours = self.LABEL_COLORS_LIST or []
+        if not all(self.LABEL_COLORS_LIST or []):
+            raise ValueError("LABEL_COLORS_LIST has a class without a colour")
         if len(set(colours)) < len(colours):
-            raise ValueError("LABEL_COLORS_LIST gives two classes the same colour")
+            raise ValueError("LABEL_COLORS_LIST names a colour twice")
+        if self.OTHERS not in (None, "void", *self.ALL_CLASSES):
+            raise ValueError(f"OTHERS is 'void' or a class of ALL_CLASSES, not {self.OTHERS!r}")
+        if self.OTHERS is not None and self.MASK_FORMAT == "binary":
+            raise ValueError("OTHERS does nothing with MASK_FORMAT binary: all but 0 is a class")
         if self.MASK_FORMAT == "color" and not colours:
             raise ValueError("MASK_FORMAT color needs LABEL_COLORS_LIST")
         if self.MASK_FORMAT == "binary" and count != 2:
@@ -86,7 +114,8 @@ class MaskDataset(PairDataset):
     @property
     def colours(self) -> list[Colour] | None:
         """Colours for pictures, by class index; None: those of ``visualise.draw``."""
-        return self.VIS_LABEL_MAP or self.LABEL_COLORS_LIST
+        first = [entry[0] for entry in self.LABEL_COLORS_LIST or []]
+        return self.VIS_LABEL_MAP or first or None
 
 
 class FolderOptions(CommandSettings):

@@ -89,6 +89,64 @@ def test_binary_masks_of_two_greys(tmp_path: Path) -> None:
     assert m.MaskReader(MaskDataset(**two, MASK_FORMAT="binary")).read(soft).tolist() == wanted
 
 
+@pytest.mark.parametrize("others", ["void", "ground", None])
+def test_several_colours_a_class_and_all_others_are_one(tmp_path: Path, others) -> None:
+    """A subset of a larger data set's classes: red is two of its colours, (7, 8, 9) is of none."""
+    several = [COLOURS[0], [COLOURS[1], (90, 0, 0)], COLOURS[2]]
+    table = np.array([*COLOURS, (90, 0, 0), (7, 8, 9)], np.uint8)
+    stored = np.array([[0, 1, 2, 2], [0, 3, 1, 4]])
+    reader = m.MaskReader(dataset(LABEL_COLORS_LIST=several, OTHERS=others))
+    assert reader.dataset.colours == COLOURS
+    coloured = save(tmp_path / "a.png", table[stored])
+    palette = save(tmp_path / "b.png", stored.astype(np.uint8)[:, ::-1], table.ravel().tolist())
+    if others is None:
+        with pytest.raises(UserError, match=r"\[7, 8, 9\] \(1 pixels\).*OTHERS"):
+            reader.read(coloured)
+        return
+    wanted = MASK.copy()
+    wanted[1, 3] = IGNORE if others == "void" else 0
+    np.testing.assert_array_equal(reader.read(coloured), wanted)
+    np.testing.assert_array_equal(reader.read(palette, coded="color"), wanted[:, ::-1])
+    unknown = save(tmp_path / "m" / "c.png", np.full((2, 4), 4, np.uint8), table.ravel().tolist())
+    save(tmp_path / "m" / "a.png", table[stored])
+    coded, faults = m.settle_coding(reader.dataset, [unknown, tmp_path / "m" / "a.png"])
+    assert coded == "color" and not faults
+    index = m.MaskReader(dataset(INDEX_MAP={7: 0, 26: 1, 27: 1, 30: 2}, OTHERS=others))
+    stored = np.array([7, 26, 30, 27, 99], np.uint8)[stored]
+    np.testing.assert_array_equal(index.read(save(tmp_path / "d.png", stored)), wanted)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"OTHERS": "sky"}, "OTHERS is 'void' or a class of ALL_CLASSES, not 'sky'"),
+        ({"LABEL_COLORS_LIST": [COLOURS[0], [], COLOURS[2]]}, "a class without a colour"),
+        ({"LABEL_COLORS_LIST": [COLOURS[0], COLOURS[:1], COLOURS[2]]}, "names a colour twice"),
+        ({"LABEL_COLORS_LIST": [COLOURS[0], [(0, 0, 256)], COLOURS[2]]}, "from 0 to 255"),
+        ({"LABEL_COLORS_LIST": [COLOURS[0], [1, 2], COLOURS[2]]}, "LABEL_COLORS_LIST"),
+    ],
+)
+def test_wrong_colours_in_the_yaml_are_told(keys, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        validate(MaskDataset, {"ALL_CLASSES": NAMES, **keys}, "x.yaml")
+
+
+def test_a_bad_colour_is_found_by_the_quick_check(tmp_path: Path) -> None:
+    coloured = np.array(COLOURS, np.uint8)[np.where(MASK == IGNORE, 0, MASK)]
+    wrong = coloured.copy()
+    wrong[0, 0] = 1, 2, 3
+    masks = {"a": coloured, "b": wrong, "c": coloured}
+    for name, mask in masks.items():
+        write_image(tmp_path / "i" / f"{name}.png", mask)
+        save(tmp_path / "m" / f"{name}.png", mask)
+    reader = m.MaskReader(dataset(LABEL_COLORS_LIST=COLOURS))
+    folders = m.Folders(tmp_path / "i", tmp_path / "m", None)
+    records, faults = m.read_mask_split(reader.dataset, folders)
+    (fault,) = m.check_masks(records, "train", reader)
+    assert not faults and fault.severity == "error" and "[1, 2, 3] (1 pixels)" in fault.detail
+    assert not m.check_masks(records, "train", reader, read=2)  # a and c
+
+
 GREYS = [(0, 0, 0), (2, 2, 2), (1, 1, 1)]  # of ground, sky, tree: indices 0, 1, 2
 
 
@@ -287,7 +345,11 @@ def test_camvid(shared: Path) -> None:
     camvid = validate(MaskDataset, content, "camvid.yaml")
     root = shared / "data" / "camvid"
     records, faults = m.read_mask_split(camvid, m.split_folders(camvid, "valid", root))
-    assert len(records) == 101 and not faults and not m.check_masks(records, "valid")
+    assert (
+        len(records) == 101
+        and not faults
+        and not m.check_masks(records, "valid", m.MaskReader(camvid))
+    )
     counts = m.count_pixels(records[:5], m.MaskReader(camvid))
     assert counts.sum() == 5 * 320 * 240 and (counts > 0).sum() > 8
 
