@@ -90,7 +90,7 @@ class EvaluateClassification(LabelFolders):
     """Evaluation of classification."""
 
     test_dir: Path | None = option(
-        None, help="test images in a folder a class, or a CSV file of path,label"
+        None, help="test images in a folder a class, shards, or a CSV file of path,label"
     )
 
 

@@ -24,12 +24,19 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: str | Path) -> Stamp:
-        """The file as it is now."""
+        """The file as it is now; of a member of a tar file, the tar file's."""
         try:
             status = os.stat(path)
         except OSError:
-            return cls(-1, 0, 0)
+            shard = shard_of(path)
+            return cls.of(shard) if shard is not None else cls(-1, 0, 0)
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def shard_of(path: str | Path) -> str | None:
+    """The tar file in an address SHARD.tar/NAME of one of its members, else None."""
+    head, found, _ = os.fspath(path).partition(f".tar{os.sep}")
+    return f"{head}.tar" if found else None
 
 
 @contextmanager

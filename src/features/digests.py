@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.files import Stamp
+from ..data.common.shards import open_file
 
 Content = Callable[[Any], Sequence[Path | str]]  # a record -> its files, and words on the rest
 _AT_ONCE = 1024  # files that wait for a thread
@@ -61,7 +62,8 @@ def _digest_files(paths: list[Path], memo: Path) -> tuple[dict[Path, bytes], dic
         if key in known:
             return key, known[key]
         try:
-            return key, hashlib.blake2b(path.read_bytes(), digest_size=_BYTES).digest()
+            with open_file(path) as file:
+                return key, hashlib.blake2b(file.read(), digest_size=_BYTES).digest()
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 

@@ -48,7 +48,9 @@ class FeatureOptions(RunOptions, BackboneOptions):
 class ExtractOptions(FeatureOptions):
     """Write the features of many images to one file, a row an image."""
 
-    input: str = option(..., flags=["-i"], help="images: a file, a folder or a glob")
+    input: str = option(
+        ..., flags=["-i"], help="images: a file, a folder, a glob, or shards ('x-{000..009}.tar')"
+    )
     out: Path = option(..., flags=["-o"], help="features.safetensors, .npy or .parquet")
     what: What = option(
         "cls", help="class token, mean of the patch tokens, whole map, or the first two joined"

@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 from ..core.errors import UserError
 from ..data.common.images import image_size_of, is_image, list_images, natural_key
 from ..data.common.loaders import Batch, BatchLoader, Key, Samples, collate, useful_workers
+from ..data.common.shards import is_shards
 from .crops import CropTransform
 from .masks import batch_masks
 
@@ -26,11 +27,12 @@ _HEADERS = 500  # images whose size is looked at before training
 
 
 def find_images(source: str) -> list[Path]:
-    """The images of a folder with all below it, of a glob, or of a text file with a path a line
-    (relative to the file). Natural order. UserError when there is none, or one is not there."""
+    """The images of a folder with all below it, of a glob, of WebDataset shards, or of a text file
+    with a path a line (relative to the file). Natural order. UserError when there is none, or one
+    is not there."""
     path = Path(source).expanduser()
-    if path.suffix == ".tar" or "://" in source:
-        raise UserError(f"{source}: WebDataset shards are not read yet; unpack them into a folder")
+    if is_shards(source):
+        return list_images(source)
     if path.is_dir():
         found = sorted((p for p in path.rglob("*") if is_image(p)), key=natural_key)
         if not found:

@@ -16,7 +16,9 @@ class ImageSet(Settings):
     """Unlabelled images (pretraining_configs/)."""
 
     DATA_ROOT: Path = Field(Path(), description="folder that IMAGES starts from")
-    IMAGES: str | None = Field(None, description="a folder, a glob, or a .txt list of paths")
+    IMAGES: str | None = Field(
+        None, description="a folder, a glob, shards, or a .txt list of paths"
+    )
     HOW_TO_GET: str = Field("", description="said when a folder or file is not there")
 
     @property
@@ -133,7 +135,9 @@ class TrainSsl(TrainingOptions, CropOptions, LossOptions, CurveOptions, DistillO
         None, flags=["-c"], help="preset or dataset YAML (default: continue.yaml with weights)"
     )
     images: str | None = option(
-        None, help="images: a folder with all below it, a glob, or a .txt list of paths"
+        None,
+        help="images: a folder with all below it, a glob, WebDataset shards ('x-{000..009}.tar'), "
+        "or a .txt list of paths",
     )
     data_root: Path | None = option(
         None, help="folder that the YAML's IMAGES starts from (default: its DATA_ROOT)"

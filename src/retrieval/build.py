@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import UserError
+from ..core.files import Stamp
 from ..data.common.images import list_images
 from ..features.model import build_feature_extractor
 from .index import VectorIndex, choose_kind, require_faiss
@@ -114,7 +115,7 @@ def run_delete(options: DeleteOptions) -> int:
             i
             for i, entry in index.entries.items()
             if (options.input is not None and _meant(entry.path, options.input))
-            or (options.missing and not Path(entry.path).is_file())
+            or (options.missing and Stamp.of(entry.path).size < 0)
         ]
         if not ids:
             if options.input is None:

@@ -21,6 +21,7 @@ from src.data.labels.settings import LabelDataset
 from src.visualise.draw import draw_ranking
 from tests.classification.drawn import draw_folders
 from tests.counting import calls
+from tests.data.shards import write_shards
 
 TINY = {"model_name": "dinov3_convnext_atto", "weights": "none", "imgsz": [32], "device": "cpu"}
 
@@ -117,6 +118,33 @@ def test_logistic_on_kept_features(tmp_path):
     kept = {"cache_features": True, "cache_dir": tmp_path / "kept", "cache_dtype": "float16"}
     history = train(options(tmp_path, head="logistic", **kept))
     assert history.last["top1"] == 1
+
+
+def test_training_from_shards_is_that_of_the_folder_with_a_resumption(tmp_path):
+    """The same pictures in the same order, with kept features, too; and any command reads them."""
+    draw_folders(tmp_path, train=4, valid=2)
+    shards = {
+        f"{split}_dir": Path(write_shards(tmp_path / split, tmp_path / "tar" / split))
+        for split in ("train", "valid")
+    }
+    more = {"augment": "crop", "epochs": 2, "lr": 1e-3}
+    wanted = train(options(tmp_path, **more, out_dir=tmp_path / "folder"))
+    train(options(tmp_path, **shards, **{**more, "epochs": 1}))
+    found = train(options(tmp_path, **shards, **more, resume=True))
+    losses = [history.column("loss")[1] for history in (wanted, found)]
+    assert len(losses[1]) == 2 and losses[1] == pytest.approx(losses[0], rel=1e-5)
+    kept = {"cache_features": True, "cache_dir": tmp_path / "kept", "augment": "none"}
+    train(options(tmp_path, **shards, **kept, out_dir=tmp_path / "kept_run", epochs=2))
+    code = infer(
+        InferClassifier(
+            model=tmp_path / "run" / "best_model.pth",
+            input=str(shards["valid_dir"]),
+            out_dir=tmp_path / "found",
+            device="cpu",
+        )
+    )
+    content = json.loads((tmp_path / "found" / "classes.json").read_text())
+    assert code == 0 and len(content["images"]) == 8
 
 
 def test_multi_label_with_mixing_and_resume(tmp_path):

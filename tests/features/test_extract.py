@@ -25,7 +25,8 @@ from src.features.extract import compute, run_extract
 from src.features.files import read_features, sidecar
 from src.features.model import build_feature_extractor
 from src.features.settings import ExtractOptions, FeatureOptions
-from tests.features.drawn import TINY, draw_folder, picture
+from tests.data.shards import write_shards
+from tests.features.drawn import TINY, draw_classes, draw_folder, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 MIXED = ((64, 64), (64, 40), (30, 64))
@@ -152,6 +153,18 @@ def test_a_killed_run_goes_on(tmp_path, caplog):
     assert {path.name for path in tmp_path.iterdir()} == {
         "in", "f.npy", "f.npy.json", "fresh.npy", "fresh.npy.json"
     }  # fmt: skip
+
+
+def test_tar_shards_have_the_rows_of_their_files(tmp_path, caplog):
+    draw_classes(tmp_path / "in", 3)
+    shards = write_shards(tmp_path / "in", tmp_path / "shards")
+    assert run_extract(options(Path(shards), tmp_path / "s.npy", chunk=5)) == 0
+    run_extract(options(tmp_path / "in" / "*" / "*", tmp_path / "f.npy"))
+    found, files = (read_features(tmp_path / name) for name in ("s.npy", "f.npy"))
+    rows = {tuple(Path(p).parts[-2:]): row for p, row in zip(files.paths, files.features)}
+    assert len(found.paths) == 12 and found.paths[0].endswith("s-000000.tar/blue/0.png")
+    for path, row in zip(found.paths, found.features):
+        np.testing.assert_allclose(row, rows[Path(path).parts[-2:]], atol=1e-5)
 
 
 def test_shards_of_several_processes_make_one_file(folder, tmp_path, monkeypatch):

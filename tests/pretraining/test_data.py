@@ -10,6 +10,7 @@ from src.core.errors import UserError
 from src.data.common.images import write_image
 from src.pretraining.crops import CropSizes, CropTransform
 from src.pretraining.data import EndlessBatches, crop_loader, find_images, say_small
+from tests.data.shards import write_shards
 
 SIZES = CropSizes(global_size=32, local_size=16, locals=3)
 
@@ -24,8 +25,23 @@ def test_images_of_folders_globs_and_lists(textures, tmp_path):
     listed.write_text("nowhere.png\n")
     with pytest.raises(UserError, match="1 are not there, e.g. .*nowhere.png"):
         find_images(str(listed))
-    with pytest.raises(UserError, match="WebDataset"):
-        find_images("shards/{000..009}.tar")
+
+
+def test_shards_give_the_crops_of_their_files(textures, tmp_path):
+    shards = find_images(write_shards(textures, tmp_path / "shards"))
+    files = [textures / path.parent.name / path.name for path in shards]
+    assert len(set(shards)) == 24
+    batches = []
+    for paths, workers in ((files, 0), (shards, 2)):
+        loader = crop_loader(
+            paths, CropTransform(SIZES), batch=6, steps=4, workers=workers, seed=1, grid=None
+        )
+        loader.set_epoch(2)
+        batches.append(list(loader))
+    for wanted, found in zip(*batches):
+        assert torch.equal(wanted.global_crops, found.global_crops)
+    with pytest.raises(UserError, match="no such shard"):
+        find_images("nowhere/{000..009}.tar")
 
 
 def test_an_image_smaller_than_a_crop_is_told(textures, caplog):

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from ...core.errors import UserError
 from ...core.files import atomic_path
 from ...core.structures import Geometry, ResizeMode, Size
+from .shards import find_shards, is_shards, open_file, open_shard
 
 VERSION = 1  # of read_image and resize: raised when another pixel comes out (see Transform)
 _SUFFIXES = "jpg jpeg jpe jfif png bmp dib webp tif tiff ppm pgm pbm gif jp2 avif"
@@ -41,7 +42,8 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises UserError ``cannot read image PATH: why``.
     """
     try:
-        content = Path(path).read_bytes()
+        with open_file(path) as file:
+            content = file.read()
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror or error}") from None
     return decode_image(content, path)
@@ -101,7 +103,7 @@ def image_size_of(path: str | Path) -> Size:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with open_file(path) as opened, Image.open(opened) as file:
                 width, height = file.size
                 if file.format == "TIFF":  # Pillow's size may be the upright one already
                     width, height = (file.tag_v2[tag] for tag in (256, 257))  # type: ignore
@@ -141,12 +143,21 @@ def is_image(path: Path) -> bool:
 
 
 def list_images(source: str | Path) -> list[Path]:
-    """The images of a file, a folder (not its sub-folders) or a glob (``**`` for those too).
+    """The images of a file, a folder (not its sub-folders), a glob (``**`` for those too) or of
+    WebDataset shards (``shards-{000..009}.tar``).
 
-    Natural order. Raises UserError when there is none.
+    Natural order; of shards that in which they are named, and within each its own.
+    Raises UserError when there is none.
     """
     text = str(Path(source).expanduser())
     path = Path(text)
+    if is_shards(text):
+        shards = find_shards(text)
+        named = (one / name for one in shards for name in open_shard(one).names)
+        members = [member for member in named if is_image(member)]
+        if not members:
+            raise UserError(f"no image in {text}")
+        return members
     if path.is_dir():
         found = [p for p in path.iterdir() if is_image(p) and p.is_file()]
         if not found:

@@ -14,10 +14,11 @@ from ...core.registry import did_you_mean
 from ..common.faults import Fault
 from ..common.images import image_size_of, is_image, natural_key
 from ..common.listing import Split, resolve_root
+from ..common.shards import is_shards
 from .settings import LabelDataset
+from .shards import Named, numbered, read_shards, split_labels
 
 _COLUMNS = ("path", "label")  # of a CSV file with a header; label may stand several times
-_SEPARATORS = "|;"
 _MOST_HEADERS = 2000  # images whose header the check reads
 
 
@@ -44,9 +45,6 @@ class LabelData:
         return [fault for faults in self.found.values() for fault in faults]
 
 
-Named = list[tuple[Path, tuple[str, ...]]]  # images and the names of their classes
-
-
 def read_labels(
     dataset: LabelDataset,
     data_root: Path | None = None,
@@ -64,9 +62,10 @@ def read_labels(
     faults: dict[str, list[Fault]] = {}
     for split in splits:
         source = split_source(dataset, split, data_root, (flags or {}).get(split))
-        listed[split], own, faults[split] = READERS.get(
-            source.suffix.lower() if source.is_file() else "", read_csv
-        )(source)
+        kind = "" if source.is_dir() else source.suffix.lower()
+        listed[split], own, faults[split] = READERS.get(kind, read_csv)(source)
+        if kind == ".tar" and dataset.CLASS_NAMES:
+            listed[split] = numbered(listed[split], dataset.CLASS_NAMES)
         found_names = found_names or own
     names = dataset.CLASS_NAMES or found_names
     if len(names) < 2:
@@ -97,7 +96,7 @@ def split_source(
             )
         root = data_root if data_root is not None else dataset.DATA_ROOT
         source = resolve_root(root / part.expanduser())
-    if not source.exists():
+    if not source.exists() and not is_shards(source):
         raise UserError(
             f"no such folder or CSV file of {split} images: {source}; see --{split}-dir, or "
             "DATA_ROOT and --data-root"
@@ -148,7 +147,7 @@ def read_csv(path: Path) -> tuple[Named, list[str], list[Fault]]:
     faults = []
     for cells in table:
         image = path.parent / Path(cells[0]).expanduser()
-        labels = dict.fromkeys(label for cell in cells[1:] for label in _split(cell))
+        labels = dict.fromkeys(label for cell in cells[1:] for label in split_labels(cell))
         if not image.is_file():
             faults.append(Fault("missing image", image, f"named in {path}"))
             continue
@@ -178,12 +177,6 @@ def _named_columns(table: list[list[str]], path: Path) -> list[list[str]]:
                 "columns; several labels: cat|dog in one cell, or a column named label for each"
             )
     return [[row[i] if i < len(row) else "" for i in order] for row in table[1:]]
-
-
-def _split(cell: str) -> list[str]:
-    for separator in _SEPARATORS:
-        cell = cell.replace(separator, "|")
-    return [part.strip() for part in cell.split("|") if part.strip()]
 
 
 def _indexed(
@@ -235,6 +228,6 @@ def check_labels(data: LabelData) -> list[Fault]:
     return faults
 
 
-# Sources by suffix ("": a folder; any other file: CSV), each answers the images with the names of
+# Sources by suffix ("": a folder; other files: CSV), each answers the images with the names of
 # their classes, the class names, and faults: a new kind is a file beside this one and a row here.
-READERS = {"": read_folder, ".csv": read_csv}
+READERS = {"": read_folder, ".csv": read_csv, ".tar": read_shards}

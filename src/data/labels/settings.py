@@ -12,15 +12,18 @@ from ..common.settings import CheckData
 
 
 class LabelDataset(Settings):
-    """A classification data set: a folder a class (ImageFolder), or a CSV of path and labels.
+    """A classification data set: a folder a class, WebDataset shards, or a CSV of path,label.
 
     Paths are relative to DATA_ROOT, and that to the working folder (or the project's root).
     Folders may be given as flags instead, which are taken as they are; then no YAML is needed.
     """
 
     DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
-    TRAIN_DIR: Path | None = Field(None, description="folder with a sub-folder a class")
-    VALID_DIR: Path | None = Field(None, description="folder with a sub-folder a class")
+    TRAIN_DIR: Path | None = Field(
+        None,
+        description="folder with a sub-folder a class, or WebDataset shards (x-{000..009}.tar)",
+    )
+    VALID_DIR: Path | None = Field(None, description="the same, of validation images")
     TEST_DIR: Path | None = Field(None, description="the same, of test images (src.evaluate)")
     TRAIN_CSV: Path | None = Field(None, description="CSV file: image path, label(s)")
     VALID_CSV: Path | None = Field(None, description="CSV file: image path, label(s)")
@@ -54,10 +57,12 @@ class LabelFolders(CommandSettings):
     """Folders of classification (where the YAML does not name them)."""
 
     train_dir: Path | None = option(
-        None, help="training images in a folder a class, or a CSV file of path,label"
+        None,
+        help="training images in a folder a class, WebDataset shards ('x-{000..009}.tar'), or a "
+        "CSV file of path,label",
     )
     valid_dir: Path | None = option(
-        None, help="validation images in a folder a class, or a CSV file of path,label"
+        None, help="validation images in a folder a class, shards, or a CSV file of path,label"
     )
 
 
