@@ -1,5 +1,5 @@
 """A dense head with one anchor a cell: adaptive assignment (ATSS, https://arxiv.org/abs/1912.02424)
-and scores that say how well a box fits (quality focal loss, https://arxiv.org/abs/2006.04388)."""
+and scores that say how well a box fits (varifocal loss, https://arxiv.org/abs/2008.13367)."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def _rows(answer: Tensor) -> Tensor:
 
 
 class ATSS(DenseDetector):
-    """One square anchor a cell, of 6 strides; a score says class and IoU at once."""
+    """One square anchor a cell, of 4 strides; a score says class and IoU at once."""
 
     score = 0.01
-    side = 6.0  # of an anchor, in strides
+    side = 4.0  # of an anchor, in strides
     scale: Weights = (1.0, 1.0, 1.0, 1.0)  # of the codes of boxes
 
     def assemble(self, strides: list[int]) -> None:

@@ -24,6 +24,7 @@ from ...core.structures import Detections, DetectionTarget
 from ...engine.host import upload
 from .base import Detector, Parts
 from .deimv2_loss import deimv2_loss
+from .deimv2_neck import IMAGE, SpatialTuning
 from .deimv2_noise import noisy_queries
 from .matching import global_mean_count
 
@@ -58,24 +59,30 @@ def _offline() -> Iterator[None]:
             os.environ["HF_HUB_OFFLINE"] = before
 
 
-def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.Module:
-    """transformers' Deimv2ForObjectDetection without an image encoder of its own.
-
-    The measures are those of DEIMv2-S (4 decoder layers, one block a stage, ffn of twice the
-    width) at the width of ``channels``. UserError when transformers has no DEIMv2.
-    """
+def require_transformers(channels: int) -> None:
+    """UserError when transformers has no DEIMv2, or it none of this width."""
     if channels % 32:
         raise UserError(f"--pyramid-channels {channels}: deimv2 needs a multiple of 32, e.g. 256")
     try:
         import scipy.optimize  # noqa: F401 - its matcher needs it
 
         with _offline():
-            from transformers import Deimv2Config, Deimv2ForObjectDetection, HGNetV2Config
+            from transformers import Deimv2ForObjectDetection  # noqa: F401
     except ImportError as error:
         raise UserError(
             "--head deimv2 needs transformers 5.8 or newer (with torch 2.6: 5.8 or 5.9), and scipy "
-            f"({error}): pip install 'transformers>=5.8.1' scipy; or use --head retinanet"
+            f"({error}): pip install 'transformers>=5.8.1' scipy; or use --head atss"
         ) from None
+
+
+def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.Module:
+    """transformers' Deimv2ForObjectDetection without an image encoder of its own.
+
+    The measures are those of DEIMv2-S (4 decoder layers, one block a stage, ffn of twice the
+    width) at the width of ``channels``.
+    """
+    from transformers import Deimv2Config, Deimv2ForObjectDetection, HGNetV2Config
+
     unused: dict[str, Any] = {
         "stem_channels": [3, 4, 4],
         "stage_in_channels": [4, 4, 4, 4],
@@ -129,21 +136,29 @@ def _without_waits() -> Iterator[None]:
 
 class Deimv2(Detector):
     """DEIMv2: set prediction with dense one-to-one matching; sigmoid scores, the best ``limit``
-    of all queries and classes. On three levels; with ``last`` they are all made of the last map."""
+    of all queries and classes. On three levels, by the spatial tuning adapter on a ViT, an FPN on a
+    ConvNeXt; with ``last`` they are all made of the last map."""
 
     head: Any  # transformers' model, which mypy knows nothing of
     limit = 100
 
     def __init__(self, parts: Parts) -> None:
+        require_transformers(parts.channels)
         shapes = parts.backbone.output_shape()
         if parts.feature_extractor == "last":
             shapes = dict([list(shapes.items())[-1]])
-        neck = build_pyramid(shapes, parts.channels, LEVELS)
+        vit = parts.backbone.spec.is_vit
+        neck = (SpatialTuning if vit else build_pyramid)(shapes, parts.channels, LEVELS)
         strides = [shape.stride for shape in neck.output_shape().values()]
         divisor = math.lcm(parts.transform.divisor, max(strides))
         transform = replace(parts.transform, divisor=divisor)
         super().__init__(parts.backbone, neck, parts.num_classes, transform)
         self.head = build_transformer(parts.num_classes - 1, neck.channels, strides)
+
+    def read(self, batch: Tensor) -> dict[str, Tensor]:
+        """The maps that the neck looks at; a ViT's looks at the image too."""
+        maps = {**self.backbone(batch), IMAGE: batch}
+        return {name: maps[name] for name in self.neck.reads}
 
     def _run(self, maps: list[Tensor], batch: FeatureMaps, labels: Any = None) -> Any:
         cells = sum(m.shape[-2] * m.shape[-1] for m in maps)

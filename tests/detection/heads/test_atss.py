@@ -9,8 +9,8 @@ from src.detection.heads.anchors import AnchorGrid
 from src.detection.heads.matching import BACKGROUND
 from src.detection.heads.quality import (
     match_adaptive,
-    quality_focal_sums,
     quality_losses,
+    varifocal_sums,
 )
 from tests.detection.heads.dense import random_boxes, random_outputs
 from tests.detection.heads.tester import CLASSES, VARIANTS, VIT, HeadTester, target
@@ -39,7 +39,7 @@ class TestATSS(HeadTester):
 def grid() -> tuple[torch.Tensor, list[int]]:
     """Anchors of three levels on 128 x 96 pixels, and how many each level has."""
     maps = [torch.zeros(1, 1, 96 // s, 128 // s) for s in (8, 16, 32)]
-    anchors = AnchorGrid([[(6.0 * s, 6.0 * s)] for s in (8, 16, 32)], [8, 16, 32])
+    anchors = AnchorGrid([[(4.0 * s, 4.0 * s)] for s in (8, 16, 32)], [8, 16, 32])
     return anchors(maps), anchors.per_level(maps)
 
 
@@ -86,7 +86,7 @@ def test_every_box_with_area_has_an_anchor_and_others_none():
     assert (match_adaptive(boxes[:0], anchors, counts) == BACKGROUND).all()
 
 
-def test_quality_focal_loss_is_the_papers():
+def test_varifocal_loss_is_the_papers():
     logits = random_outputs(3, 2.0).double().requires_grad_()
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, logits.shape[:2], generator=generator)
@@ -96,8 +96,9 @@ def test_quality_focal_loss_is_the_papers():
     for c in range(3):
         y = torch.where(labels == c + 1, quality, 0.0)
         s = score[..., c]
-        expected += (-((y - s).abs() ** 2) * ((1 - y) * (1 - s).log() + y * s.log())).sum(dim=1)
-    torch.testing.assert_close(quality_focal_sums(logits, labels, quality), expected)
+        positive = -y * (y * s.log() + (1 - y) * (1 - s).log())
+        expected += torch.where(y > 0, positive, -0.75 * s**2 * (1 - s).log()).sum(dim=1)
+    torch.testing.assert_close(varifocal_sums(logits, labels, quality), expected)
 
 
 def test_the_loss_is_least_where_score_and_box_are_right():
