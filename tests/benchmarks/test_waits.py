@@ -25,7 +25,7 @@ SIZE, BATCH = 96, 3
 VIT, CONVNEXT = "dinov3_vitt16", "dinov3_convnext_atto"
 CASES = cases()
 RUNS = [(CONVNEXT, case) for case in CASES if case.head != "eomt"] + [
-    (VIT, case) for case in CASES if case.head in ("eomt", "fcos", "dpt", "layers")
+    (VIT, case) for case in CASES if case.head in ("eomt", "fcos", "deimv2", "dpt", "layers")
 ]
 
 
