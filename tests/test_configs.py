@@ -11,6 +11,7 @@ from src.core import cli
 from src.core.config import load_yaml
 from src.detection.settings import TrainDetection
 from src.pretraining.settings import TrainSsl
+from src.tasks import tasks
 from tests.conftest import PROJECT
 
 DETECTION = sorted((PROJECT / "detection_configs").glob("*.yaml"))
@@ -23,6 +24,14 @@ def test_detection_configs_parse_with_their_recipes(path):
     options = cli.parse(TrainDetection, ["--config", str(path)])
     assert options.dataset.names[0] == "__background__"
     assert len(options.dataset.names) > 1
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification", "depth"])
+def test_configs_of_other_tasks_parse_with_their_recipes(task):
+    paths = sorted((PROJECT / f"{task}_configs").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        cli.parse(tasks()[task].train_options, ["--config", str(path)])
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])
