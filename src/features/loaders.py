@@ -35,7 +35,7 @@ def task_loaders(
 ) -> tuple[BatchLoader, BatchLoader]:
     """This process's share of training and validation, in batches that go through ``model`` in one
     pass; options: TrainingOptions, imgsz and resize; chances: as ``split_loaders``."""
-    if choose_device(options.device) == "cuda":
+    if choose_device(options.device).type == "cuda":
         model.canvases = few_shapes(Size(*options.imgsz), options.resize, model.divisor)
     return split_loaders(
         records,
