@@ -55,7 +55,8 @@ def evaluate_segmentation(options: Any, out_dir: Path) -> dict[str, Any]:
     }
     results = {**header(options, trained, found, len(records), **told), **scores.as_dict()}
     write_json(out_dir / "results.json", results)
-    plot_confusion(scores.confusion, scores.names, out_dir / "confusion_matrix.png")
+    matrix = out_dir / "confusion_matrix.png"
+    plot_confusion(scores.confusion, scores.names, matrix, percent=True)
     log.info("%s", scores.table())
     log.info("results.json and confusion_matrix.png are in %s", out_dir)
     return results

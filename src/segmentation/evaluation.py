@@ -18,7 +18,7 @@ from ..data.common.loaders import Batch
 from ..data.masks.reader import MaskReader, MaskRecord
 from ..engine.distributed import gather_objects, is_main
 from ..metrics.segmentation import SegmentationMetric, SegmentationScores
-from ..visualise.draw import contact_sheet, draw_classes, draw_errors
+from ..visualise.draw import contact_sheet, draw_classes, draw_errors, legend_below
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -90,7 +90,7 @@ def draw_maps(
     colours: np.ndarray,
     path: Path,
 ) -> None:
-    """A picture with a row for each map: image, truth, prediction, error."""
+    """A picture with a row for each map: image, truth, prediction, error; below it a legend."""
     cells, captions = [], []
     for index in sorted(maps):
         image, truth = read_image(records[index].image), reader.of(records[index])
@@ -103,4 +103,5 @@ def draw_maps(
         right = np.mean((maps[index] == truth)[truth < len(reader.dataset.names)] * 100)
         captions += [records[index].id, "truth", "prediction", f"{right:.1f} % right"]
     if cells:
-        write_image(path, contact_sheet(cells, 4, captions, cell=320))
+        sheet = contact_sheet(cells, 4, captions, cell=320)
+        write_image(path, legend_below(sheet, reader.dataset.names, colours))

@@ -56,7 +56,8 @@ def load_predictor(
         postprocess=lambda result, geometry: result,
     )
     dataset = MaskDataset.model_validate(trained.checkpoint["config"]["dataset"])
-    return predictor, SegmentationReport(folder, trained.names, dataset.colours, options.opacity)
+    look = dataset.colours, options.opacity, options.legend
+    return predictor, SegmentationReport(folder, trained.names, *look)
 
 
 def infer_images(options: InferSegmentationImage) -> int:

@@ -19,13 +19,14 @@ from ..core.files import write_json
 from ..data.masks.reader import write_mask
 from ..predict.result import Result, require_supervision
 from ..predict.results import Made, Report, beside
-from ..visualise.draw import colour_table, draw_classes
+from ..visualise.draw import colour_table, draw_classes, draw_legend
 
 
 class SegmentationReport(Report):
     """Draws and gathers class maps (``predict.results.Report``); masks go to ``folder``.
 
-    colours: [R, G, B] of each class, or None; opacity: of the colours in the overlay.
+    colours: [R, G, B] of each class, or None; opacity: of the colours in the overlay; legend:
+    whether it names them.
     """
 
     files: tuple[str, ...] = ("segments.json",)
@@ -36,8 +37,10 @@ class SegmentationReport(Report):
         names: Sequence[str],
         colours: Sequence[tuple[int, int, int]] | None,
         opacity: float = 0.55,
+        legend: bool = True,
     ) -> None:
         self.folder, self.names, self.opacity = folder, list(names), opacity
+        self.legend = legend
         self.colours = colour_table(len(self.names), colours)
         self._taken: set[str] = set()
         super().__init__()
@@ -50,7 +53,8 @@ class SegmentationReport(Report):
             entry["mask"] = beside("masks", str(info["output"]), self._taken)
             write_mask(self.folder / entry["mask"], mask)
         entry["shares"] = class_shares(mask, self.names)
-        return Made(entry, draw_classes(image, mask, self.colours, self.opacity))
+        names = self.names if self.legend else []
+        return Made(entry, draw_named(image, mask, names, self.colours, self.opacity))
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``segments.json``."""
@@ -67,8 +71,8 @@ class SegmentationResult(Result):
     colours: np.ndarray
 
     def draw(self) -> np.ndarray:
-        """The image under the colours of its classes."""
-        return draw_classes(self.image, self.mask, self.colours)
+        """The image under the colours of its classes, with a legend of those that occur."""
+        return draw_named(self.image, self.mask, self.names, self.colours)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The mask."""
@@ -90,6 +94,20 @@ class SegmentationResult(Result):
             class_id=classes.astype(int),
             data={"class_name": np.array([self.names[index] for index in classes])},
         )
+
+
+def draw_named(
+    image: np.ndarray,
+    mask: np.ndarray,
+    names: Sequence[str],
+    colours: np.ndarray,
+    opacity: float = 0.55,
+) -> np.ndarray:
+    """``draw_classes``, with a legend of those of the classes ``names`` that occur."""
+    picture = draw_classes(image, mask, colours, opacity)
+    there = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=len(names))[: len(names)])
+    draw_legend(picture, [names[index] for index in there], colours[there])
+    return picture
 
 
 def class_shares(mask: np.ndarray, names: Sequence[str]) -> dict[str, float]:

@@ -118,6 +118,7 @@ class SegmentationOutput(SegmentationInference, IdentityOptions):
         None, flags=["--feautre-extractor"], hidden=True, help="the checkpoint knows it"
     )
     opacity: float = option(0.55, ge=0, le=1, help="of the classes' colours in the overlay")
+    legend: bool = option(True, help="name the colours in the overlay's upper left corner")
 
 
 class EvaluateSegmentation(SegmentationInference, FolderOptions):

@@ -19,7 +19,14 @@ from ..data.labels.reader import LabelRecord
 from ..data.masks.reader import MaskReader, MaskRecord
 from ..data.masks.transforms import resize_mask
 from .depth import depth_range, draw_depth
-from .draw import colour_table, contact_sheet, draw_classes, draw_detections, draw_ranking
+from .draw import (
+    colour_table,
+    contact_sheet,
+    draw_classes,
+    draw_detections,
+    draw_ranking,
+    legend_below,
+)
 from .samples import spread
 
 R = TypeVar("R")
@@ -57,15 +64,17 @@ def box_samples(
 def mask_samples(
     records: Sequence[MaskRecord], reader: MaskReader, count: int
 ) -> np.ndarray | None:
-    """Images under the colours of their classes."""
-    colours = colour_table(len(reader.dataset.names), reader.dataset.colours)
+    """Images under the colours of their classes, and a legend."""
+    names = reader.dataset.names
+    colours = colour_table(len(names), reader.dataset.colours)
 
     def draw(record: MaskRecord) -> np.ndarray:
         image, geometry = resize(read_image(record.image), Size(SIDE, SIDE), "fit")
         mask = resize_mask(reader.of(record, geometry.original), geometry.resized)
         return draw_classes(image, mask, colours)
 
-    return sheet(records, count, draw)
+    drawn = sheet(records, count, draw)
+    return drawn if drawn is None else legend_below(drawn, names, colours)
 
 
 def label_samples(

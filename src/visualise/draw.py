@@ -223,6 +223,38 @@ def draw_classes(
     return mixed
 
 
+def draw_legend(
+    canvas: np.ndarray, names: Sequence[str], colours: np.ndarray, scale: float | None = None
+) -> int:
+    """Draw a plate for each class on ``canvas`` (uint8 [H, W, 3], changed), in rows from its upper
+    left corner; those that do not fit are left out. Returns the height that is taken.
+
+    colours: uint8 [len(names), 3]; a class that is black there (a background, which
+    ``draw_classes`` leaves as it is) gets no plate; scale: of the letters (default: by the size).
+    """
+    left = top = bottom = 0
+    size = _style(*canvas.shape[:2])[1] if scale is None else scale
+    stroke = 1 if size < 0.7 else max(2, round(size * 1.5))
+    for name, (red, green, blue) in zip(names, colours.tolist()):
+        if not (red or green or blue):
+            continue
+        plate = _plate(name, canvas.shape[1], (red, green, blue), size, stroke)
+        height, width = plate.shape[:2]
+        if left and left + width > canvas.shape[1]:
+            left, top = 0, bottom
+        if top + height > canvas.shape[0] or left + width > canvas.shape[1]:
+            break
+        canvas[top : top + height, left : left + width] = plate
+        left, bottom = left + width, max(bottom, top + height)
+    return bottom
+
+
+def legend_below(sheet: np.ndarray, names: Sequence[str], colours: np.ndarray) -> np.ndarray:
+    """A picture uint8 [H, W, 3] with the legend of all classes (``draw_legend``) below it."""
+    strip = np.full((40 * len(names), sheet.shape[1], 3), 245, np.uint8)
+    return np.concatenate([sheet, strip[: draw_legend(strip, names, colours, 0.5)]])
+
+
 def draw_errors(prediction: np.ndarray, truth: np.ndarray, image: np.ndarray) -> np.ndarray:
     """The image in grey with wrong pixels red, right ones green, those without a class plain.
 

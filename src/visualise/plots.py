@@ -127,11 +127,14 @@ def plot_pr_curves(
     _save(figure, path)
 
 
-def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -> None:
+def plot_confusion(
+    matrix: np.ndarray, names: Sequence[str], path: str | Path, *, percent: bool = False
+) -> None:
     """A confusion matrix as a PNG, shaded by the share of each row, counts written in.
 
-    matrix: counts [K, K], rows the truth, columns the prediction; names: K names in its order.
-    From 31 classes on, the counts are left out (the shade tells).
+    matrix: counts [K, K], rows the truth, columns the prediction; names: K names in its order;
+    percent: those of its row are written instead (millions of pixels tell nobody anything). From
+    31 classes on, the figures are left out (the shade tells).
     """
     counts = np.asarray(matrix)
     size = len(names)
@@ -155,11 +158,13 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: str | Path) -
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="0.9", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-    axes.set(xlabel="predicted", ylabel="truth", title="Confusion")
+    title = "Confusion, % of the true class" if percent else "Confusion"
+    axes.set(xlabel="predicted", ylabel="truth", title=title)
     if size <= 30:
         for row, column in zip(*np.nonzero(counts)):
             ink = "white" if shares[row, column] > 0.55 else "black"
-            text = f"{counts[row, column]:g}"
+            share = shares[row, column]
+            text = f"{100 * share:.1f}" if percent else f"{counts[row, column]}"
             axes.text(
                 column, row, text, ha="center", va="center", color=ink, fontsize=max(5, font - 1)
             )

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.visualise.draw import colour, contact_sheet, draw_detections, text_colour
+from src.visualise.draw import (
+    colour,
+    colour_table,
+    contact_sheet,
+    draw_classes,
+    draw_detections,
+    draw_legend,
+    legend_below,
+    text_colour,
+)
 
 NAMES = ["__background__", "person", "cat"]
 
@@ -123,3 +132,35 @@ def test_contact_sheet_holds_every_image_in_its_place() -> None:
     tall = (sheet == 33).all(-1)
     assert tall.any(1).sum() == 200 and tall.any(0).sum() == 100
     assert contact_sheet(images[:1], 4).shape[1] < 120  # no empty columns
+
+
+def test_a_legend_has_a_plate_of_each_colour_in_rows() -> None:
+    names = ["background", *(f"class number {i}" for i in range(12))]
+    colours = colour_table(13, [(0, 0, 0), *(colour(i + 1) for i in range(12))])[:13]
+    canvas = np.full((200, 400, 3), 245, np.uint8)
+    taken = draw_legend(canvas, names, colours)
+    found = {tuple(pixel) for pixel in canvas.reshape(-1, 3).tolist()}
+    assert all(tuple(rgb) in found for rgb in colours[1:].tolist())
+    assert draw_legend(canvas.copy(), names[:1], colours) == 0
+    assert 20 < taken < 200 and (canvas[taken:] == 245).all()
+    tiny = np.full((14, 60, 3), 245, np.uint8)
+    assert draw_legend(tiny, names, colours) <= 14
+    sheet = np.full((50, 400, 3), 7, np.uint8)
+    below = legend_below(sheet, names, colours)
+    assert (below[:50] == 7).all() and below.shape[1:] == (400, 3) and below.shape[0] > 60
+    missing = [c for c in colours[1:].tolist() if not (below == c).all(-1).any()]
+    assert not missing
+
+
+def test_overlays_name_the_classes_that_occur() -> None:
+    from src.segmentation.results import draw_named
+
+    image, mask = np.full((120, 300, 3), 90, np.uint8), np.zeros((120, 300), np.uint8)
+    mask[60:] = 2
+    colours = colour_table(3)
+    plain, named = draw_classes(image, mask, colours), draw_named(image, mask, "abc", colours)
+    changed = (plain != named).any(-1)
+    assert changed[:40, :80].any() and not changed[40:].any() and named.shape == image.shape
+    assert (named == colours[0]).all(-1).any() and (named == colours[2]).all(-1).any()
+    assert not (named == colours[1]).all(-1).any()
+    assert (draw_named(image, mask, [], colours) == plain).all()

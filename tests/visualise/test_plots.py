@@ -61,6 +61,18 @@ def test_confusion_cells_are_large_enough(tmp_path: Path, size: int) -> None:
     assert max(image.shape[:2]) < 3000
 
 
+def test_millions_of_pixels_are_written_as_shares(tmp_path: Path) -> None:
+    matrix = np.array([[2831180, 40], [700000, 1300000]])
+    for name, counts, percent in (
+        ("a", matrix, True),
+        ("b", matrix * 10, True),
+        ("c", matrix, False),
+    ):
+        plot_confusion(counts, ["x", "y"], tmp_path / name, percent=percent)
+    pictures = [(tmp_path / name).read_bytes() for name in "abc"]
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(UserError, match="cannot write"):
