@@ -21,7 +21,7 @@ from .restore import restore_classifier
 log = logging.getLogger(__name__)
 
 
-def evaluate_classification(options: Any, out_dir: Path) -> dict[str, Any]:
+def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """Top-1, top-5 (multi-label: mAP), the figures of each class, confusion and calibration.
     options: EvaluationOptions and EvaluateClassification."""
     trained = restore_classifier(options.model, imgsz=options.imgsz)

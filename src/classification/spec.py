@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.task_spec import Loaded, TaskSpec
@@ -12,9 +10,6 @@ from .settings import EvaluateClassification, InferClassifier, TrainClassifier
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from ..data.common.report import Examined
-    from ..engine.history import History, Hook
 
 
 class ClassificationSpec(TaskSpec):
@@ -25,24 +20,6 @@ class ClassificationSpec(TaskSpec):
     check_options = CheckLabels
     evaluate_options = EvaluateClassification
     predict_options = InferClassifier
-
-    def train(self, options: TrainClassifier, hooks: Sequence[Hook] = ()) -> History:
-        """train.train."""
-        from .train import train
-
-        return train(options, hooks)
-
-    def examine(self, options: CheckLabels) -> Examined:
-        """check.examine."""
-        from .check import examine
-
-        return examine(options)
-
-    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
-        """evaluate.evaluate_classification."""
-        from .evaluate import evaluate_classification
-
-        return evaluate_classification(options, out_dir)
 
     def predictor(self, options: InferClassifier) -> Loaded:
         """By infer's own."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -37,19 +38,25 @@ class TaskSpec(ABC):
     check_options: ClassVar[type[CommandSettings]]
     evaluate_options: ClassVar[type[CommandSettings]]
 
-    @abstractmethod
     def train(self, options: Any, hooks: Sequence[Callable[[Any], None]] = ()) -> Any:
-        """Run a training; the History, which the hooks get after each epoch. UserError."""
+        """Run a training (``train.train``); the History, which the hooks get after each epoch.
+        UserError."""
+        return self._own("train").train(options, hooks)
+
+    def examine(self, options: Any) -> Any:
+        """Read a whole data set (``check.examine``, check_options): data.common.report.Examined.
+        UserError."""
+        return self._own("check").examine(options)
+
+    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
+        """Score a checkpoint (``evaluate.run``; EvaluationOptions and evaluate_options) and
+        write results.json and pictures to ``out_dir``; what results.json holds. UserError."""
+        return self._own("evaluate").run(options, out_dir)
 
     @abstractmethod
     def predictor(self, options: Any) -> Loaded:
         """The model that ``options`` (predict_options) name. UserError for what does not fit."""
 
-    @abstractmethod
-    def examine(self, options: Any) -> Any:
-        """Read a whole data set (check_options): data.common.report.Examined. UserError."""
-
-    @abstractmethod
-    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
-        """Score a checkpoint (EvaluationOptions and evaluate_options) and write results.json and
-        pictures to ``out_dir``; what results.json holds. UserError."""
+    def _own(self, module: str) -> Any:
+        """A module of the task's folder, imported when it is needed."""
+        return import_module(f".{module}", type(self).__module__.rpartition(".")[0])

@@ -25,7 +25,7 @@ from .restore import restore_depther
 log = logging.getLogger(__name__)
 
 
-def evaluate_depth(options: Any, out_dir: Path) -> dict[str, Any]:
+def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """RMSE, AbsRel, log10, SILog and delta1-3, with --flip of the mean with the mirrored image.
     options: EvaluationOptions and EvaluateDepth."""
     trained = restore_depther(options.model, imgsz=options.imgsz)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.task_spec import Loaded, TaskSpec
@@ -12,9 +10,6 @@ from .settings import EvaluateDepth, InferDepthImage, TrainDepth
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from ..data.common.report import Examined
-    from ..engine.history import History, Hook
 
 
 class DepthSpec(TaskSpec):
@@ -25,24 +20,6 @@ class DepthSpec(TaskSpec):
     check_options = CheckDepths
     evaluate_options = EvaluateDepth
     predict_options = InferDepthImage
-
-    def train(self, options: TrainDepth, hooks: Sequence[Hook] = ()) -> History:
-        """train.train."""
-        from .train import train
-
-        return train(options, hooks)
-
-    def examine(self, options: CheckDepths) -> Examined:
-        """check.examine."""
-        from .check import examine
-
-        return examine(options)
-
-    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
-        """evaluate.evaluate_depth."""
-        from .evaluate import evaluate_depth
-
-        return evaluate_depth(options, out_dir)
 
     def predictor(self, options: InferDepthImage) -> Loaded:
         """By infer's own."""

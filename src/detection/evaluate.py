@@ -27,7 +27,7 @@ from .restore import restore_detector
 log = logging.getLogger(__name__)
 
 
-def evaluate_detection(options: Any, out_dir: Path) -> dict[str, Any]:
+def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """COCO's figures, VOC's AP50 (11-point and area), PR curves and a confusion matrix of what
     scores --threshold or more. options: EvaluationOptions and EvaluateDetection."""
     trained = restore_detector(options.model, imgsz=options.imgsz)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.task_spec import Loaded, TaskSpec
@@ -12,9 +10,6 @@ from .settings import EvaluateDetection, InferDetectionImage, TrainDetection
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from ..data.common.report import Examined
-    from ..engine.history import History, Hook
 
 
 class DetectionSpec(TaskSpec):
@@ -25,24 +20,6 @@ class DetectionSpec(TaskSpec):
     check_options = CheckBoxes
     evaluate_options = EvaluateDetection
     predict_options = InferDetectionImage
-
-    def train(self, options: TrainDetection, hooks: Sequence[Hook] = ()) -> History:
-        """train.train."""
-        from .train import train
-
-        return train(options, hooks)
-
-    def examine(self, options: CheckBoxes) -> Examined:
-        """check.examine."""
-        from .check import examine
-
-        return examine(options)
-
-    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
-        """evaluate.evaluate_detection."""
-        from .evaluate import evaluate_detection
-
-        return evaluate_detection(options, out_dir)
 
     def predictor(self, options: InferDetectionImage) -> Loaded:
         """By infer's own."""

@@ -16,7 +16,7 @@ from ..core.errors import UserError
 from ..core.paths import output_folder
 from ..core.structures import Size
 from ..data.common.loaders import Batch, BatchLoader, Phases, Samples, Transform, split_loaders
-from ..data.common.shapes import few_shapes
+from ..data.common.shapes import fix_shapes
 from ..engine.checkpoint import fingerprint
 from ..engine.distributed import is_main, rank, world
 from ..engine.precision import arithmetic, choose_device, choose_type
@@ -35,8 +35,7 @@ def task_loaders(
 ) -> tuple[BatchLoader, BatchLoader]:
     """This process's share of training and validation, in batches that go through ``model`` in one
     pass; options: TrainingOptions, imgsz and resize; chances: as ``split_loaders``."""
-    if choose_device(options.device).type == "cuda":
-        model.canvases = few_shapes(Size(*options.imgsz), options.resize, model.divisor)
+    fix_shapes(model, Size(*options.imgsz), options.resize, choose_device(options.device))
     return split_loaders(
         records,
         training,

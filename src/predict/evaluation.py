@@ -15,9 +15,9 @@ from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.paths import output_folder
 from ..data.common.loaders import Canvas
+from ..data.common.shapes import fix_shapes
 from ..engine import precision
 from ..engine.precision import choose_device
-from .predictor import fix_shapes
 from .restore import Trained, resize_of
 from .settings import EvaluationOptions
 

@@ -16,7 +16,7 @@ from ..backbones.batching import FeatureModel, equal_rows
 from ..core.errors import UserError
 from ..core.structures import Geometry, ResizeMode, Size
 from ..data.common import images as data_images
-from ..data.common.shapes import few_shapes
+from ..data.common.shapes import fix_shapes
 from ..engine.precision import arithmetic, backbone_of, choose_batch, choose_device, choose_type
 
 R = TypeVar("R")
@@ -248,12 +248,6 @@ class Predictor(Generic[R]):
             for row, result in zip(rows, results)
         }
         return [found[row] for row in range(len(images))]
-
-
-def fix_shapes(model: FeatureModel, size: Size, mode: ResizeMode, device: torch.device) -> None:
-    """On CUDA a handful of input shapes: a new one costs there (cuDNN, torch.compile, graphs)."""
-    if device.type == "cuda":
-        model.canvases = few_shapes(size, mode, model.divisor)
 
 
 def _leaves(tree: Any) -> Iterator[Tensor]:

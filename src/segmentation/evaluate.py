@@ -24,7 +24,7 @@ from .settings import SegmentationInference
 log = logging.getLogger(__name__)
 
 
-def evaluate_segmentation(options: Any, out_dir: Path) -> dict[str, Any]:
+def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """mIoU, pixel accuracy, boundary F, the figures of each class and a confusion matrix.
     options: EvaluationOptions and EvaluateSegmentation."""
     trained = restore_segmenter(options.model, imgsz=options.imgsz)

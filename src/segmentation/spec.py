@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.task_spec import Loaded, TaskSpec
@@ -12,9 +10,6 @@ from .settings import EvaluateSegmentation, InferSegmentationImage, TrainSegment
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from ..data.common.report import Examined
-    from ..engine.history import History, Hook
 
 
 class SegmentationSpec(TaskSpec):
@@ -25,24 +20,6 @@ class SegmentationSpec(TaskSpec):
     check_options = CheckMasks
     evaluate_options = EvaluateSegmentation
     predict_options = InferSegmentationImage
-
-    def train(self, options: TrainSegmentation, hooks: Sequence[Hook] = ()) -> History:
-        """train.train."""
-        from .train import train
-
-        return train(options, hooks)
-
-    def examine(self, options: CheckMasks) -> Examined:
-        """check.examine."""
-        from .check import examine
-
-        return examine(options)
-
-    def evaluate(self, options: Any, out_dir: Path) -> dict[str, Any]:
-        """evaluate.evaluate_segmentation."""
-        from .evaluate import evaluate_segmentation
-
-        return evaluate_segmentation(options, out_dir)
 
     def predictor(self, options: InferSegmentationImage) -> Loaded:
         """By infer's own."""

@@ -29,6 +29,13 @@ def few_shapes(size: Size, mode: ResizeMode, divisor: int) -> list[Pair]:
     return sorted(rounded, key=lambda shape: (shape[0] * shape[1], shape))
 
 
+def fix_shapes(model: Any, size: Size, mode: ResizeMode, device: Any) -> None:
+    """Give a FeatureModel a handful of input shapes on a CUDA torch.device: a new one costs there
+    (cuDNN, torch.compile, graphs)."""
+    if device.type == "cuda":
+        model.canvases = few_shapes(size, mode, model.divisor)
+
+
 def input_shapes(
     records: Sequence[Any], transform: Any, canvas: Callable[[int, int], Pair]
 ) -> list[Pair]:
