@@ -5,7 +5,7 @@
 
 Both train from the same backbone checkpoint (a seeded random one) on the same split, at the same
 size, seed and epochs, in processes of their own that take turns. Theirs uses AdamW 1e-4, as its
-README says; ours the recipe of the dataset YAML, and AdamW 1e-4 as well. A
+README says, or --tutorial-lr; ours the recipe of the dataset YAML, and AdamW 1e-4 as well. A
 temporary copy of the tutorial project runs; its code is not changed, see ``tutorial_driver``.
 Every run leaves a JSON file; runs that have one are skipped when the command is given again.
 """
@@ -55,7 +55,10 @@ class VersusOptions(CommandSettings):
         ["train", "frozen", "eval", "video"],
         help="what to compare (eval is measured in the train runs)",
     )
-    heads: list[Literal["ssd", "retinanet"]] = option(["ssd", "retinanet"], help="heads")
+    heads: list[Literal["ssd", "retinanet", "atss"]] = option(
+        ["ssd", "retinanet"], help="heads (theirs has no atss: ours is beside their best)"
+    )
+    tutorial_lr: float = option(1e-4, gt=0, help="their learning rate (their README's: 1e-4)")
     sides: list[Side] = option(
         ["recipe", "tutorial", "fit", "stretch"],
         help="who runs, in turns: ours with the YAML's recipe, theirs, ours with AdamW 1e-4 and "
@@ -98,6 +101,7 @@ class Bench:
         o = options
         setting = f"{o.model_name}-{o.imgsz}-b{o.batch}-e{o.epochs}-s{o.seed}"
         setting += f"-n{o.limit}" if o.limit else ""
+        setting += f"-lr{o.tutorial_lr:g}" if o.tutorial_lr != 1e-4 else ""
         self.folder = output_folder(o.out_dir).resolve() / setting
         self.folder.mkdir(parents=True, exist_ok=True)
         self.weights = self.folder / "weights" / f"{o.model_name}_seed{o.seed}.pth"
@@ -199,7 +203,8 @@ class Bench:
         flags: list[Any] = ["--model-name", o.model_name, "--imgsz", o.imgsz, o.imgsz]
         flags += ["--epochs", epochs, "--batch", o.batch, "--workers", o.workers]
         flags += ["--head", run.head]
-        flags += ["--lr", 1e-4, "--optimizer", "AdamW"] if run.side != "recipe" else []
+        rate = o.tutorial_lr if run.side == "tutorial" else 1e-4
+        flags += ["--lr", rate, "--optimizer", "AdamW"] if run.side != "recipe" else []
         flags += ["--fine-tune"] if run.part == "train" else []
         if run.side == "tutorial":
             flags += ["--weights", self.weights.name, "--out-dir", run.name]
@@ -271,7 +276,7 @@ class Bench:
                     for repeat in range(o.repeats)
                     for side in o.sides
                 ]
-        return runs
+        return [run for run in runs if (run.head, run.side) != ("atss", "tutorial")]
 
 
 def save_random_backbone(name: str, seed: int, path: Path) -> None:
