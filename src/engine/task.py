@@ -88,6 +88,10 @@ class TrainingTask(Generic[Options]):
 
         return model_loss
 
+    def with_backbone(self, model: Any) -> Any:
+        """What has the ``backbone`` that inference will use."""
+        return model
+
     def job_fields(self, model: Any, loader: Any) -> dict[str, Any]:
         """More fields of the Job: parameter groups, step hooks ..."""
         return {}
@@ -149,7 +153,8 @@ class TrainingTask(Generic[Options]):
             loss=self.loss(),
             validate=self.validation(loaders[1], device),
             best_metric=self.best_metric,
-            describe=describe(options, self.name, self.class_names(), model) | self.describe(),
+            describe=describe(options, self.name, self.class_names(), self.with_backbone(model))
+            | self.describe(),
             hooks=[self.plot, *self.hooks],
             **{"eval_every": options.eval_every, **self.job_fields(model, loaders[0])},
         )

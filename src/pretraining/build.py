@@ -144,7 +144,9 @@ def load_parts(path: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
         raise UserError(f"{path} holds {name}, which is no backbone of the catalog")
     prefix = "student." if content["head"] == "tokens" else "teacher."
     weights = {k[len(prefix) :]: v for k, v in content["model"].items() if k.startswith(prefix)}
-    backbone = build_backbone(name, weights="none", hub="bundled", fine_tune=True)
+    backbone = build_backbone(
+        name, weights="none", hub="bundled", fine_tune=True, **statistics_in(content)
+    )
     if content["head"] == "tokens":
         parts = nn.ModuleDict({"backbone": backbone})
         weights = {f"backbone.{key}": value for key, value in weights.items()}
@@ -152,6 +154,11 @@ def load_parts(path: Path) -> tuple[nn.ModuleDict, dict[str, Any]]:
         parts = build_parts(backbone, backbone.hub_model.embed_dim, recipe_of(config))
     parts.load_state_dict(backbone.adapt_state_dict(weights, "backbone."))
     return parts.requires_grad_(False).eval(), config
+
+
+def statistics_in(content: dict[str, Any]) -> dict[str, Any]:
+    """mean and std of a checkpoint's backbone, as ``build_backbone`` takes them."""
+    return {key: content["backbone"].get(key) for key in ("mean", "std")}
 
 
 def load_guide(options: Any) -> nn.ModuleDict:

@@ -68,6 +68,8 @@ def card_of(content: dict[str, Any], name: str, part: str) -> dict[str, Any]:
     left_out = {"out_dir", "device", "workers", "dataset", "images", "skip_check", "save_samples"}
     card = {
         "backbone": name,
+        "mean": content["backbone"].get("mean"),
+        "std": content["backbone"].get("std"),
         "use": f"--model-name {name} --weights backbone.pth"
         if name in CATALOG
         else f"{name.replace('/', ': ')}, load_state_dict",

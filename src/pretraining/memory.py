@@ -12,7 +12,7 @@ from .build import crop_sizes, patch_grid
 from .masks import batch_masks
 
 GIB = 2**30
-LOW = 0.6  # of what autograd keeps in float32, where bf16 runs (0.55 for a ViT-S, docs/pretraining.md)
+LOW = 0.6  # of what autograd keeps in float32, where bf16 runs (0.55 for a ViT-S)
 _SPARE = 1.15  # fragments of the allocator, temporary tensors
 
 

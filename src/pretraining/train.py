@@ -111,6 +111,15 @@ class PretrainingTask(TrainingTask[TrainSsl]):
         """There are none."""
         return []
 
+    def with_backbone(self, model: Any) -> Any:
+        """The student; a network of another library normalises as its teacher."""
+        from types import SimpleNamespace
+
+        if self.options.head != "tokens":
+            return model.student
+        own = model.student if hasattr(model.student, "statistics") else model.teacher
+        return SimpleNamespace(backbone=own)
+
     def describe(self) -> dict[str, Any]:
         """For the card."""
         data = {"source": self.source(), "images": len(self.paths)}
