@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from src.data.common.loaders import Batch
     from src.predict.predictor import Predictor
-    from src.predict.results import rescale_detections
 
 log = logging.getLogger("benchmarks.gpu")
 
@@ -286,6 +285,7 @@ def build_predictor(head: str, options: GpuOptions, size: Size, video: Path) -> 
     """A predictor with the precision and memory format of inference, which finds ``OBJECTS``."""
     from src.detection.model import build_detector
     from src.predict.predictor import Predictor
+    from src.predict.results import rescale_detections
 
     model = build_detector(options.model_name, len(NAMES), head=head, hub="bundled")
     model.keep_above(THRESHOLD)

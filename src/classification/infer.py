@@ -45,4 +45,5 @@ def infer(options: InferClassifier) -> int:
     predictor, names = load_predictor(options)
     report = ClassificationReport(names, options.top)
     folder = output_folder(options.out_dir)
-    return report_images(predictor, options.input, folder, report, show=options.show)
+    how = {"show": options.show, "recursive": options.recursive}
+    return report_images(predictor, options.input, folder, report, **how)

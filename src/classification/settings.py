@@ -12,7 +12,7 @@ from ..data.common.settings import DataOptions
 from ..data.labels.settings import LabelDataset, LabelFolders
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
-from ..predict.settings import KnownOptions, PredictOptions
+from ..predict.settings import KnownOptions, ImageOptions
 
 Head = Literal["linear", "cls+patches", "layers", "attentive", "knn", "logistic"]
 
@@ -94,7 +94,7 @@ class EvaluateClassification(LabelFolders):
     )
 
 
-class InferClassifier(PredictOptions, KnownOptions):
+class InferClassifier(ImageOptions, KnownOptions):
     """Classify images: a file, a folder or a glob."""
 
     model: Path = option(

@@ -66,7 +66,8 @@ def infer_images(options: InferDepthImage) -> int:
 
     folder = output_folder(options.out_dir)
     predictor, report = load(options, folder, steady=False)
-    return report_images(predictor, options.input, folder, report, show=options.show)
+    how = {"show": options.show, "recursive": options.recursive}
+    return report_images(predictor, options.input, folder, report, **how)
 
 
 def infer_video(options: InferDepthVideo) -> int:

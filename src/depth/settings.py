@@ -11,7 +11,7 @@ from ..core.structures import WholeResize
 from ..data.depths.settings import DepthDataset, DepthFolders
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
-from ..predict.settings import PredictOptions, VideoOptions
+from ..predict.settings import ImageOptions, VideoOptions
 
 Head = Literal["linear", "dpt"]
 
@@ -113,7 +113,7 @@ class DepthOutput(DepthInference):
     )
 
 
-class InferDepthImage(PredictOptions, DepthOutput):
+class InferDepthImage(ImageOptions, DepthOutput):
     """Depth of images: a file, a folder or a glob."""
 
     out_dir: Path = option(

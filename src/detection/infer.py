@@ -64,7 +64,8 @@ def infer_images(options: InferDetectionImage) -> int:
 
     predictor, report = load_predictor(options)
     folder = output_folder(options.out_dir)
-    return report_images(predictor, options.input, folder, report, show=options.show)
+    how = {"show": options.show, "recursive": options.recursive}
+    return report_images(predictor, options.input, folder, report, **how)
 
 
 def infer_video(options: InferDetectionVideo) -> int:

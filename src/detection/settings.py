@@ -13,7 +13,7 @@ from ..data.boxes.settings import BoxDataset, BoxFolders
 from ..data.common.settings import DataOptions
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
-from ..predict.settings import IdentityOptions, PredictOptions, VideoOptions
+from ..predict.settings import IdentityOptions, ImageOptions, VideoOptions
 
 HEADS = ("atss", "ssd", "retinanet", "fcos", "deimv2")
 
@@ -117,7 +117,7 @@ class EvaluateDetection(DetectionInference, BoxFolders):
     """Evaluation of detection."""
 
 
-class InferDetectionImage(PredictOptions, DetectionOutput):
+class InferDetectionImage(ImageOptions, DetectionOutput):
     """Detect objects in images: a file, a folder or a glob."""
 
     out_dir: Path = option(Path("img_det_inference"), help="sub-folder of outputs/ for the results")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ from .threads import Ahead, stop_all
 
 log = logging.getLogger(__name__)
 
+OWN_FILES = ("output", "mask", "depth")  # keys of a report's entries that name a file
 WRITABLE = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -202,15 +204,22 @@ def _prepare(predictor: Predictor, batch: _Batch) -> Prepared:
 
 
 def report_images(
-    predictor: Predictor, source: str, out_dir: str | Path, report: Report, *, show: bool = False
+    predictor: Predictor,
+    source: str | Sequence[str],
+    out_dir: str | Path,
+    report: Report,
+    *,
+    show: bool = False,
+    recursive: bool = False,
 ) -> int:
-    """Run on a file, a folder or a glob; annotated pictures and result files go to ``out_dir``.
+    """Run on files, folders (recursive: and those in them) or globs; annotated pictures and result
+    files go to ``out_dir``, and those of an earlier run there go.
 
     A picture that cannot be read is logged and the rest goes on. After Ctrl-C the files hold
     what was done. Returns the exit code: 0, or 1 when a picture could not be read. Raises
     UserError.
     """
-    paths = list_images(source)
+    paths = list_images(source, recursive)
     out_dir = require_writable(out_dir)
     outputs = [out_dir / name for name in output_names(paths)]
     sources = {path.resolve() for path in paths}
@@ -222,6 +231,7 @@ def report_images(
     if earlier:
         log.info("%s: %s of an earlier run will be replaced", out_dir, ", ".join(earlier))
     window = Window("Results") if show else None
+    _remove_earlier(out_dir, report, {*sources, *(output.resolve() for output in outputs)})
     run = _ImageRun(predictor, paths, outputs, report, window)
     with one_cv2_thread(predictor):
         try:
@@ -231,6 +241,24 @@ def report_images(
                 report.write(out_dir)
     log.info("results are in %s", out_dir)
     return run.summary()
+
+
+def _remove_earlier(folder: Path, report: Report, keep: set[Path]) -> None:
+    """Remove the pictures that an earlier run's JSON names and that this one does not write."""
+    removed = 0
+    for name in report.files:
+        try:
+            entries = json.loads((folder / name).read_text(encoding="utf-8"))["images"]
+            named = [str(one[key]) for one in entries for key in OWN_FILES if key in one]
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # none, or not of ours
+        for path in (folder / one for one in named):
+            inside = folder.resolve() in path.resolve().parents
+            if inside and path.resolve() not in keep and path.is_file():
+                path.unlink()
+                removed += 1
+    if removed:
+        log.info("%s: %d pictures of the earlier run are removed", folder, removed)
 
 
 class _ImageRun:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ import torch
 
 from ..core.files import atomic_path
 from ..core.structures import Detections, Geometry, Size
+
+log = logging.getLogger(__name__)
 
 # draw(image uint8 [H, W, 3], boxes [N, 4], labels [N], names, scores [N]) -> a new image
 DrawDetections = Callable[
@@ -153,6 +156,12 @@ class DetectionReport(Report):
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write the three files atomically. Raises UserError when the folder cannot be written."""
         self.entries.sort(key=lambda entry: entry.image["id"])  # they come by their input's shape
+        if self.entries and not any(len(entry.rows) for entry in self.entries):
+            log.warning(
+                "no detection in %d images or frames scores %g or more (--threshold)",
+                len(self.entries),
+                self._threshold,
+            )
         results, table, about = (Path(folder) / f"{prefix}{name}" for name in self.files)
         with atomic_path(results) as temporary:
             temporary.write_text(_json_list(self._results()) + "\n", encoding="utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from ..core.config import PRECISION_HELP, CommandSettings, Precision, Sides, option
 from ..core.structures import ResizeMode
@@ -17,10 +19,14 @@ def is_video(source: str | Path) -> bool:
     return "://" in str(source) or Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
+def _as_list(value: Any) -> Any:
+    return [str(value)] if isinstance(value, (str, Path)) else value
+
+
 class ModelOptions(CommandSettings):
     """The trained model, and how it looks at images (inference and evaluation alike)."""
 
-    model: Path = option(..., flags=["-m"], help="checkpoint of a training run: best_model.pth")
+    model: Path = option(..., flags=["-m"], help="checkpoint of a training run: best_model.pth, or the run's folder")
     imgsz: Sides | None = option(
         None, help="width and height of the model's input (one number: both); default: training's"
     )
@@ -37,9 +43,17 @@ class ModelOptions(CommandSettings):
 class PredictOptions(ModelOptions):
     """Inference."""
 
-    input: str = option(..., flags=["-i"], help="what to run on: a file, a folder or a glob")
     out_dir: Path = option(..., help="sub-folder of outputs/ for the results")
     show: bool = option(False, help="show each result in a window")
+
+
+class ImageOptions(PredictOptions):
+    """Inference on images."""
+
+    input: Annotated[list[str], BeforeValidator(_as_list)] = option(
+        ..., flags=["-i"], help="what to run on: files, folders or globs"
+    )
+    recursive: bool = option(False, help="take the images of sub-folders as well")
 
 
 class EvaluationOptions(ModelOptions):

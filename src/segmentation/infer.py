@@ -67,7 +67,8 @@ def infer_images(options: InferSegmentationImage) -> int:
 
     folder = output_folder(options.out_dir)
     predictor, report = load_predictor(options, folder)
-    return report_images(predictor, options.input, folder, report, show=options.show)
+    how = {"show": options.show, "recursive": options.recursive}
+    return report_images(predictor, options.input, folder, report, **how)
 
 
 def infer_video(options: InferSegmentationVideo) -> int:

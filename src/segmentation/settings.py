@@ -13,7 +13,7 @@ from ..data.common.settings import DataOptions
 from ..data.masks.settings import FolderOptions, MaskDataset
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
-from ..predict.settings import IdentityOptions, PredictOptions, VideoOptions
+from ..predict.settings import IdentityOptions, ImageOptions, VideoOptions
 
 HEADS = ("linear", "conv", "fpn", "dpt", "queries", "eomt")
 OWN_LOSS = ("queries", "eomt")  # heads that no --loss reaches
@@ -128,7 +128,7 @@ class EvaluateSegmentation(SegmentationInference, FolderOptions):
     test_masks: Path | None = option(None, help="folder of test masks")
 
 
-class InferSegmentationImage(PredictOptions, SegmentationOutput):
+class InferSegmentationImage(ImageOptions, SegmentationOutput):
     """Segment images: a file, a folder or a glob."""
 
     out_dir: Path = option(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import io
+import logging
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,8 @@ from ...core.errors import UserError
 from ...core.files import atomic_path
 from ...core.structures import Geometry, ResizeMode, Size
 from .shards import find_shards, is_shards, open_file, open_shard
+
+log = logging.getLogger(__name__)
 
 VERSION = 1  # of read_image and resize: raised when another pixel comes out (see Transform)
 _SUFFIXES = "jpg jpeg jpe jfif png bmp dib webp tif tiff ppm pgm pbm gif jp2 avif"
@@ -142,13 +146,23 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def list_images(source: str | Path) -> list[Path]:
-    """The images of a file, a folder (not its sub-folders), a glob (``**`` for those too) or of
-    WebDataset shards (``shards-{000..009}.tar``).
+def list_images(
+    source: str | Path | Sequence[str | Path], recursive: bool | None = None
+) -> list[Path]:
+    """The images of a file, a folder, a glob (``**`` for any depth), WebDataset shards
+    (``shards-{000..009}.tar``), or of several of these.
 
-    Natural order; of shards that in which they are named, and within each its own.
-    Raises UserError when there is none.
+    recursive: with those in the sub-folders of a folder. Where it is False these are counted in a
+    log line, and taken all the same when the folder has none of its own; None: the caller has no
+    such option. Natural order within a source (of shards that in which they are named, and within
+    each its own), each image once. Raises UserError when a source has none.
     """
+    if not isinstance(source, (str, Path)):
+        found = [path for one in source for path in list_images(one, recursive)]
+        first: dict[Path, Path] = {}
+        for path in found:
+            first.setdefault(path.resolve(), path)
+        return list(first.values())
     text = str(Path(source).expanduser())
     path = Path(text)
     if is_shards(text):
@@ -159,11 +173,7 @@ def list_images(source: str | Path) -> list[Path]:
             raise UserError(f"no image in {text}")
         return members
     if path.is_dir():
-        found = [p for p in path.iterdir() if is_image(p) and p.is_file()]
-        if not found:
-            below = next((p for p in path.rglob("*") if is_image(p)), None)
-            hint = f"; its sub-folders do: try '{path}/**/*{below.suffix}'" if below else ""
-            raise UserError(f"no image in the folder {path}{hint}")
+        found = _images_of_folder(path, recursive)
     elif path.is_file():
         if not is_image(path):
             raise UserError(f"{path} is not an image (known: {' '.join(sorted(SUFFIXES))})")
@@ -175,6 +185,25 @@ def list_images(source: str | Path) -> list[Path]:
     else:
         raise UserError(f"no such file or folder: {text}")
     return sorted(found, key=natural_key)
+
+
+def _images_of_folder(path: Path, recursive: bool | None) -> list[Path]:
+    found = [p for p in path.iterdir() if is_image(p) and p.is_file()]
+    folders = [p for p in path.iterdir() if p.is_dir()]
+    below = [p for f in folders for p in f.rglob("*") if is_image(p) and p.is_file()]
+    if recursive or (recursive is False and below and not found):
+        if not recursive:
+            log.info("%s has no image of its own: those of its sub-folders are taken", path)
+        return [*found, *below]
+    example = f"'{path}/**/*{below[0].suffix}'" if below else ""
+    if not found:
+        hint = f"; its sub-folders do: try {example}" if below else ""
+        raise UserError(f"no image in the folder {path}{hint}")
+    if below:
+        how = example if recursive is None else "--recursive"
+        log.info("%d images of %s; %d more in its sub-folders are left out (%s takes them)",
+                 len(found), path, len(below), how)  # fmt: skip
+    return found
 
 
 def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:

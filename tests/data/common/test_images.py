@@ -193,3 +193,20 @@ def test_a_jpeg_has_the_pixels_that_opencv_makes_of_it(sampling):
         content = cv2.imencode(".jpg", pixels, flags)[1]
         wanted = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
         np.testing.assert_array_equal(decode_image(content.tobytes()), wanted)
+
+
+def test_sub_folders_are_counted_or_taken_and_several_sources_are_one_list(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in ("top.jpg", "ants/1.png", "bees/deep/2.PNG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / name.lower(), np.zeros((4, 4, 3), np.uint8))
+    assert [p.name for p in list_images(tmp_path, False)] == ["top.jpg"]
+    assert "2 more in its sub-folders are left out (--recursive" in caplog.text
+    assert [p.name for p in list_images(tmp_path, True)] == ["1.png", "2.png", "top.jpg"]
+    (tmp_path / "top.jpg").unlink()
+    assert len(list_images(tmp_path, False)) == 2  # there is nothing else that could be meant
+    assert "has no image of its own" in caplog.text
+    with pytest.raises(UserError, match=r"its sub-folders do: try .*\*\*/\*\.png"):
+        list_images(tmp_path)
+    several = [f"{tmp_path}/bees/deep/2.png", f"{tmp_path}/ants", f"{tmp_path}/**/*.png"]
+    assert [p.name for p in list_images(several, False)] == ["2.png", "1.png"]
