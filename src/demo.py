@@ -110,7 +110,7 @@ def annotate(model: Path, data: Path, root: Path) -> None:
         writer.close()
     infer_images(
         InferDetectionImage(
-            model=model, input=str(data / "valid" / "images"), out_dir=root / "images"
+            model=model, input=[str(data / "valid" / "images")], out_dir=root / "images"
         )
     )
     infer_video(InferDetectionVideo(model=model, input=str(video), out_dir=root / "video"))

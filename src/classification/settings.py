@@ -12,7 +12,7 @@ from ..data.common.settings import DataOptions
 from ..data.labels.settings import LabelDataset, LabelFolders
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
-from ..predict.settings import KnownOptions, ImageOptions
+from ..predict.settings import ImageOptions, KnownOptions
 
 Head = Literal["linear", "cls+patches", "layers", "attentive", "knn", "logistic"]
 

@@ -145,11 +145,27 @@ def parse(settings: type[C], argv: Sequence[str] | None = None, prog: str | None
     known, unknown = parser.parse_known_args(_with_flag_before(words, settings, parser))
     if unknown:
         spellings = list(parser._option_string_actions)
-        named = ", ".join(f"{word}{did_you_mean(word, spellings)}" for word in unknown)
+        named = ", ".join(f"{word}{_counterpart(word, spellings)}" for word in unknown)
         raise UserError(f"unknown argument: {named}; --help lists all")
     given = vars(known)
     sources = {name: f"--{name.replace('_', '-')}" for name in given}
     return combine(settings, given, sources)
+
+
+# How other tools (ultralytics, torchvision, timm) call what some flag here says.
+ELSEWHERE = {
+    "--conf": "--threshold", "--conf-thres": "--threshold", "--source": "--input",
+    "--iou": "--nms", "--iou-thres": "--nms", "--weights": "--model", "--checkpoint": "--model",
+    "--data": "--config", "--img": "--imgsz", "--img-size": "--imgsz", "--project": "--out-dir",
+    "--name": "--out-dir", "--output": "--out-dir", "--output-dir": "--out-dir",
+    "--lr0": "--lr", "--max-dets": "--max-det",
+}  # fmt: skip
+
+
+def _counterpart(word: str, spellings: list[str]) -> str:
+    """What an unknown flag is called here, else the nearest flag, in brackets."""
+    here = ELSEWHERE.get(word.partition("=")[0].replace("_", "-"))
+    return f" (here: {here})" if here in spellings else did_you_mean(word, spellings)
 
 
 def spoken(text: str) -> str:

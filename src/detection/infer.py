@@ -33,13 +33,23 @@ def load_predictor(
     options: InferDetectionImage | InferDetectionVideo,
 ) -> tuple[Predictor[Detections], DetectionReport]:
     """The predictor of ``--model`` and the report; UserError for what does not fit."""
+    from ..core.errors import UserError
     from ..predict.results import DetectionReport
     from ..visualise.draw import draw_detections
     from .restore import restore_detector
+    from .selection import selection
 
     trained = restore_detector(options.model, options, options.imgsz)
     trained.model.keep_above(options.threshold)
-    report = DetectionReport(draw_detections, trained.names, options.threshold)
+    model: Any = trained.model
+    if options.nms is not None:
+        if not hasattr(model, "nms"):
+            head = trained.checkpoint["head"]
+            raise UserError(f"--nms has no effect with the head {head}, which needs none")
+        model.nms = options.nms
+    model.limit = max(getattr(model, "limit", 0), options.max_det or 0)
+    select = selection(options, trained.names)
+    report = DetectionReport(draw_detections, trained.names, options.threshold, select)
     return detection_predictor(trained, options), report
 
 

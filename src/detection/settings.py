@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ..backbones.settings import BackboneOptions, ModelSummary
 from ..core.config import CommandSettings, Settings, Sides, option
@@ -111,6 +111,24 @@ class DetectionInference(CommandSettings):
 
 class DetectionOutput(DetectionInference, IdentityOptions):
     """Detections."""
+
+    classes: list[str] | None = option(None, help="names of the classes to keep (default: all)")
+    max_det: int | None = option(None, ge=1, help="most detections of an image, the best ones")
+    nms: float | None = option(
+        None, gt=0, le=1, help="IoU above which the weaker of two boxes goes (default: training's)"
+    )
+    roi: list[float] | None = option(
+        None,
+        help="keep what has its centre in a box (x1 y1 x2 y2) or a polygon (x1 y1 x2 y2 x3 y3 ...),"
+        " in pixels, or in shares of the image where none is above 1",
+    )
+
+    @field_validator("roi")
+    @classmethod
+    def _box_or_polygon(cls, roi: list[float] | None) -> list[float] | None:
+        if roi is not None and (len(roi) < 4 or len(roi) % 2 or min(roi) < 0):
+            raise ValueError("give 4 numbers for a box, or 6, 8, ... for a polygon, none below 0")
+        return roi
 
 
 class EvaluateDetection(DetectionInference, BoxFolders):

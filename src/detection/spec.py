@@ -23,14 +23,14 @@ class DetectionSpec(TaskSpec):
 
     def predictor(self, options: InferDetectionImage) -> Loaded:
         """By infer's own."""
-        from ..predict.results import keep_above
+        from ..core.structures import Size
         from .infer import load_predictor
         from .results import DetectionResult
 
         predictor, report = load_predictor(options)
 
         def result(image: np.ndarray, found: Any) -> DetectionResult:
-            kept = keep_above(found, options.threshold)
+            kept = report.wanted(found, Size(image.shape[1], image.shape[0]))
             arrays = (kept["boxes"].numpy(), kept["scores"].numpy(), kept["labels"].numpy())
             return DetectionResult(image, report.names, *arrays)
 

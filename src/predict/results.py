@@ -126,20 +126,30 @@ class DetectionReport(Report):
 
     files: tuple[str, ...] = ("detections.json", "detections.csv", "images.json")
 
-    def __init__(self, draw: DrawDetections, names: Sequence[str], threshold: float) -> None:
-        self._draw = draw
+    def __init__(
+        self,
+        draw: DrawDetections,
+        names: Sequence[str],
+        threshold: float,
+        select: Callable[[Detections, Size], Detections] = lambda found, _: found,
+    ) -> None:
+        self._draw, self._select = draw, select
         self.names = list(names)
         self._threshold = threshold
         super().__init__()
 
+    def wanted(self, result: Detections, size: Size) -> Detections:
+        """What reaches the threshold and is selected, of an image of this size."""
+        return self._select(keep_above(result, self._threshold), size)
+
     def make(self, image: np.ndarray, result: Detections, info: dict[str, Any]) -> Made:
         """What reaches the threshold, and the picture with it."""
-        kept = keep_above(result, self._threshold)
+        size = Size(image.shape[1], image.shape[0])
+        kept = self.wanted(result, size)
         boxes, scores = kept["boxes"].numpy(), kept["scores"].numpy()
         labels = kept["labels"].numpy()
         annotated = self._draw(image, boxes, labels, self.names, scores)
         rows = np.concatenate([boxes, scores[:, None], labels[:, None]], axis=1, dtype=np.float32)
-        size = Size(image.shape[1], image.shape[0])
         said = {**info, "width": size.width, "height": size.height, "detections": len(rows)}
         return Made(_Entry(said, rows), annotated)
 

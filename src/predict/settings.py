@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from ..core.config import PRECISION_HELP, CommandSettings, Precision, Sides, option
 from ..core.structures import ResizeMode
@@ -26,7 +26,9 @@ def _as_list(value: Any) -> Any:
 class ModelOptions(CommandSettings):
     """The trained model, and how it looks at images (inference and evaluation alike)."""
 
-    model: Path = option(..., flags=["-m"], help="checkpoint of a training run: best_model.pth, or the run's folder")
+    model: Path = option(
+        ..., flags=["-m"], help="checkpoint of a training run: best_model.pth, or the run's folder"
+    )
     imgsz: Sides | None = option(
         None, help="width and height of the model's input (one number: both); default: training's"
     )
@@ -96,3 +98,10 @@ class IdentityOptions(KnownOptions):
     """Checked against the checkpoint (it knows them; the tutorial's commands give them)."""
 
     weights: str | None = option(None, flags=["--weight"], hidden=True, help="not needed")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_by_its_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("weights") and not values.get("model"):
+            raise ValueError(f"the trained model is named by --model: --model {values['weights']}")
+        return values

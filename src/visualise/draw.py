@@ -13,6 +13,8 @@ import numpy as np
 from ..core.structures import IGNORE
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+FEW = 8  # boxes: all of them get their labels
+MOST_LABELS = 0.2  # of the image, when there are more
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 # Neighbouring labels get colours far apart; 0, the background, is black. Later labels go round
@@ -124,14 +126,15 @@ def _plate(
     return plate
 
 
-def _draw_label(
+def _label_at(
     image: np.ndarray,
     text: str,
     box: tuple[int, int, int, int],
     fill: tuple[int, int, int],
     style: tuple[int, float, int],
-) -> None:
-    """A plate with the text: above the box, or inside at its top; never off the image."""
+) -> tuple[int, int, np.ndarray]:
+    """Top, left and pixels of a plate with the text: above the box, or inside at its top; never
+    off the image."""
     thickness, scale, stroke = style
     height, width = image.shape[:2]
     plate = _plate(text, width, fill, scale, stroke)[:height, :width]
@@ -142,7 +145,7 @@ def _draw_label(
         top = box[1] - thickness // 2
     left = max(0, min(left, width - plate_width))
     top = max(0, min(top, height - plate_height))
-    image[top : top + plate_height, left : left + plate_width] = plate
+    return top, left, plate
 
 
 def draw_detections(
@@ -156,7 +159,8 @@ def draw_detections(
 
     image: uint8 [H, W, 3] RGB; boxes: [N, 4] xyxy in its pixels, x2 and y2 exclusive; labels:
     [N]; names: by label, names[0] is ``__background__``; scores: [N] in [0, 1] or None. One
-    colour a class; lines and letters grow with the image; the best score lies on top.
+    colour a class; lines and letters grow with the image; the best score lies on top. Labels of
+    more than ``FEW`` boxes that would bury the image are left out, the best stay.
     """
     canvas = np.array(image, dtype=np.uint8, order="C", copy=True)
     if len(boxes) == 0:
@@ -171,10 +175,24 @@ def draw_detections(
     drawn = [(tuple(corners[i].tolist()), int(labels[i]), int(i)) for i in order]
     for box, label, _ in drawn:
         _draw_box(canvas, box, colour(label), thickness)
-    for box, label, i in drawn:
+    crowded = len(drawn) > FEW
+    covered = np.zeros((height, width) if crowded else (0, 0), bool)
+    room = MOST_LABELS * height * width
+    plates = []
+    for box, label, i in reversed(drawn):  # the best first
         name = names[label] if 0 <= label < len(names) else f"class {label}"
         text = name if scores is None else f"{name} {float(scores[i]):.2f}"
-        _draw_label(canvas, text, box, colour(label), style)
+        top, left, plate = _label_at(canvas, text, box, colour(label), style)
+        place = covered[top : top + plate.shape[0], left : left + plate.shape[1]]
+        if crowded:
+            fresh = place.size - int(place.sum())
+            if fresh < place.size / 2 or fresh > room:
+                continue
+            room -= fresh
+            place[...] = True
+        plates.append((top, left, plate))
+    for top, left, plate in reversed(plates):
+        canvas[top : top + plate.shape[0], left : left + plate.shape[1]] = plate
     return canvas
 
 
@@ -194,7 +212,9 @@ def draw_ranking(image: np.ndarray, lines: Sequence[str], labels: Sequence[int])
         if top and top + step > canvas.shape[0]:
             break
         bottom = top + step + style[0] // 2  # a label stands above its box
-        _draw_label(canvas, line, (style[0] // 2, bottom, 0, 0), colour(label), style)
+        box = (style[0] // 2, bottom, 0, 0)
+        y, x, plate = _label_at(canvas, line, box, colour(label), style)
+        canvas[y : y + plate.shape[0], x : x + plate.shape[1]] = plate
         top += step
     return canvas
 

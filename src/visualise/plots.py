@@ -63,7 +63,7 @@ def plot_history(
         axes.plot(
             x[known],
             y[known],
-            label=_plain(name) if len(columns) > 1 else None,
+            label=_plain(name),
             color=_tint(2 if len(columns) == 1 else index),
             linewidth=2,
             marker="o" if known.sum() <= 40 else None,
@@ -72,8 +72,7 @@ def plot_history(
     axes.set(title=_plain(title), xlabel="epoch", ylabel=_plain(ylabel))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    if len(columns) > 1:
-        axes.legend()
+    axes.legend()
     _save(figure, path)
 
 
@@ -116,10 +115,11 @@ def plot_pr_curves(
             label = f"{_plain(name)} {np.nanmean(values):.3f}"
             style = {"color": _tint(index), "linewidth": 1.5, "label": label}
         axes.plot(recall, values, **style)
-    if known:
+    if len(known) > 1:
         mean = np.nanmean(np.stack(list(known.values())), axis=0)
         label = f"mean of {len(known)} classes {np.nanmean(mean):.3f}"
         axes.plot(recall, mean, color="black", linewidth=3, label=label)
+    if known:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     axes.set(title="Precision and recall", xlabel="recall", ylabel="precision")
     axes.set(xlim=(0, 1), ylim=(0, 1.03))

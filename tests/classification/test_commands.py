@@ -69,8 +69,8 @@ def test_knn_from_folder_to_files(tmp_path):
     out = tmp_path / "found"
     code = infer(
         InferClassifier(
-            model=run / "best_model.pth",
-            input=str(tmp_path / "valid" / "*" / "*.png"),
+            model=run,
+            input=[str(tmp_path / "valid")],  # as README has it: all images are in sub-folders
             out_dir=out,
             top=2,
             device="cpu",

@@ -191,3 +191,18 @@ def test_show_with_the_headless_build_says_how_to_swap_it(monkeypatch) -> None:
     monkeypatch.setitem(os.environ, "DISPLAY", ":0")
     with pytest.raises(UserError, match="pip install opencv-python"):
         Window("x")
+
+
+def test_a_used_folder_keeps_no_pictures_of_the_run_before(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "in" / name, scene(80, 60, red=(10, 12, 40, 44)))
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", out) == 0
+    (out / "mine.png").write_bytes(b"not of a run")
+    assert run(tmp_path / "in" / "b.png", out) == 0
+    assert not (out / "a.png").exists() and (out / "b.png").exists() and (out / "mine.png").exists()
+    assert "1 pictures of the earlier run are removed" in caplog.text
+    save(tmp_path / "empty.png", scene(80, 60))
+    run(tmp_path / "empty.png", out)
+    assert "no detection in 1 images or frames scores 0.25 or more" in caplog.text

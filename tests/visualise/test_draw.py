@@ -164,3 +164,17 @@ def test_overlays_name_the_classes_that_occur() -> None:
     assert (named == colours[0]).all(-1).any() and (named == colours[2]).all(-1).any()
     assert not (named == colours[1]).all(-1).any()
     assert (draw_named(image, mask, [], colours) == plain).all()
+
+
+def test_labels_that_would_bury_the_frame_are_left_out_and_the_best_stay() -> None:
+    image = np.full((200, 200, 3), 127, np.uint8)
+    corner = np.stack(np.meshgrid(np.arange(0, 190, 12), np.arange(0, 190, 12)), -1).reshape(-1, 2)
+    boxes = np.concatenate([corner, corner + 10], axis=1).astype(np.float32)
+    labels = np.ones(len(boxes), int)
+    scores = np.linspace(0.1, 0.9, len(boxes))
+    names = ["__background__", "cell"]
+    drawn = draw_detections(image, boxes, labels, names, scores)
+    assert (drawn == 127).all(axis=2).mean() > 0.2  # the picture is still there
+    best = draw_detections(image, boxes[-1:], labels[-1:], names, scores[-1:])
+    plate = np.argwhere((best != 127).any(axis=2))
+    assert (drawn[plate[:, 0], plate[:, 1]] == best[plate[:, 0], plate[:, 1]]).all()
