@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.paths import hub_repository
 from .catalog import BackboneSpec
-from .weights import HOW_TO_GET, find_weights, read_weights
+from .weights import META, RANDOM, find_weights, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ def _repository(spec: BackboneSpec, hub: HubSource, repo_dir: Path | None) -> tu
 
 
 def _call_hub(repository: str, source: str, spec: BackboneSpec, pretrained: bool) -> nn.Module:
+    if pretrained:
+        log.info("%s: its public weights (fetched if they are not there yet)", spec.name)
     try:
         trust = {"trust_repo": True} if source == "github" else {}
         return torch.hub.load(repository, spec.name, source=source, pretrained=pretrained, **trust)
@@ -85,7 +87,8 @@ def _call_hub(repository: str, source: str, spec: BackboneSpec, pretrained: bool
         if pretrained or source == "github":
             raise UserError(
                 f"{spec.name} cannot be fetched: {type(error).__name__}: {reason}. Offline, or "
-                f"refused? Put a weight file in the weights folder and name it. {HOW_TO_GET}"
+                f"refused? Put a weight file in the weights folder and name it (--weights FILE). "
+                f"{META}; {RANDOM}"
             ) from None
         raise
 

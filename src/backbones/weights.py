@@ -16,11 +16,12 @@ from ..core.paths import weights_folder
 from ..core.registry import did_you_mean
 from .catalog import CATALOG, BackboneSpec
 
-HOW_TO_GET = (
+META = (
     "Meta sends DINOv3 weights after the form at https://ai.meta.com/resources/"
-    "models-and-libraries/dinov3-downloads/; '--weights pretrained' takes them from the network, "
-    "'--weights none' starts from random ones"
+    "models-and-libraries/dinov3-downloads/"
 )
+RANDOM = "'--weights none' starts from random ones"
+HOW_TO_GET = f"{META}; '--weights pretrained' takes them from the network, {RANDOM}"
 
 
 def find_weights(value: str, spec: BackboneSpec) -> Path:

@@ -136,12 +136,16 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
 
     def fit(self, job: Job) -> History:
         """By gradient steps or, k-NN and logistic regression, in one go."""
-        from ..engine.run_folder import BEST
+        from ..engine.run_folder import BEST, LAST
         from .frozen import fit_head
         from .heads.base import FittedHead
 
         head: Any = job.model.head
-        history = fit_head(job) if isinstance(head, FittedHead) else super().fit(job)
+        if isinstance(head, FittedHead):
+            self.written = self.written.replace(f" {LAST},", "")
+            history = fit_head(job)
+        else:
+            history = super().fit(job)
         best = self.run_dir / BEST
         if self.options.save_name != "model" and best.exists():
             shutil.copyfile(best, self.run_dir / f"best_{self.options.save_name}.pth")

@@ -228,6 +228,8 @@ def run(command: Callable[[], Any]) -> None:
     logging.getLogger().handlers[0].setFormatter(_Formatter("%(message)s"))
     for noisy in ("matplotlib", "PIL", "fontTools", "lightning", "lightning_fabric", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A line for each attempt, twice (it has a handler of its own); the error at the end says it.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         result = command()
     except UserError as error:

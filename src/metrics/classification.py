@@ -71,7 +71,8 @@ class ClassificationScores:
         }
         if self.average_precision is not None:
             return {"mAP": _mean(self.average_precision), **values}
-        return {"top1": self.top1, "top5": self.top5, **values}
+        five = {"top5": self.top5} if len(self.names) > 5 else {}  # else it is always 1
+        return {"top1": self.top1, **five, **values}
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values; NaN becomes None."""

@@ -121,7 +121,10 @@ def run_delete(options: DeleteOptions) -> int:
             if options.input is None:
                 log.info("every image of the index is still there")
                 return 0
-            raise UserError(f"nothing in the index {folder} matches {options.input}")
+            start = f"{Path(options.input).expanduser().resolve()}/"
+            below = sum(entry.path.startswith(start) for entry in index.entries.values())
+            hint = f"; {below} images lie in its sub-folders: '{start}**/*'" if below else ""
+            raise UserError(f"nothing in the index {folder} matches {options.input}{hint}")
         index.remove(ids)
         index.save()
     log.info("%s: %d images deleted, %d left", folder, len(ids), len(index.entries))
@@ -141,14 +144,22 @@ def _entries(found: ImageVectors) -> list[Entry]:
 
 
 def _meant(path: str, given: str) -> bool:
-    """Whether the entry is the file, in the folder (or below it), or matches the pattern."""
+    """Whether the entry is one of those that ``list_images`` would give: the file, in the folder
+    (not in its sub-folders), or of the glob (``**`` for those too)."""
     wanted = Path(given).expanduser()
-    absolute = str(wanted.resolve())
-    return (
-        path == absolute
-        or path.startswith(absolute.rstrip("/") + "/")
-        or fnmatch.fnmatch(path, str(wanted if wanted.is_absolute() else Path.cwd() / wanted))
+    if wanted.resolve() in (Path(path), Path(path).parent):
+        return True
+    return _globbed(
+        Path(path).parts, (wanted if wanted.is_absolute() else Path.cwd() / wanted).parts
     )
+
+
+def _globbed(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern or not parts:
+        return not parts and all(one == "**" for one in pattern)
+    if pattern[0] == "**":
+        return _globbed(parts, pattern[1:]) or _globbed(parts[1:], pattern)
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and _globbed(parts[1:], pattern[1:])
 
 
 def _suggest_rebuild(index: ImageIndex) -> None:

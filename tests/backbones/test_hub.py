@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -9,6 +13,8 @@ from src.backbones.build import build_backbone
 from src.backbones.catalog import CATALOG
 from src.backbones.hub import BUNDLED
 from tests.backbones.official import official_state
+from tests.classification.drawn import draw_folders
+from tests.conftest import PROJECT
 
 
 @pytest.mark.parametrize("name", list(CATALOG))
@@ -40,3 +46,16 @@ def test_a_checkpoint_in_metas_names_loads_into_the_bundled_backbone(shared):
     adapted = backbone.adapt_state_dict(theirs, "backbone.")
     own = {f"backbone.{key}" for key in backbone.state_dict()}
     assert set(adapted) == own | {"head.weight"}
+
+
+def test_offline_the_default_weights_are_told_once_and_not_recommended(tmp_path):
+    words = [sys.executable, "train_classifier.py", "--model-name", "dinov3_vits16"]
+    draw_folders(tmp_path, train=2, valid=1)
+    words += ["--train-dir", tmp_path / "train", "--valid-dir", tmp_path / "valid"]
+    done = subprocess.run(
+        [str(word) for word in [*words, "--out-dir", tmp_path / "run"]], cwd=PROJECT, text=True,
+        capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout.count("its public weights") == 1, done.stdout
+    assert done.stderr.count("\n") == 1 and "--weights FILE" in done.stderr
+    assert "--weights pretrained" not in done.stderr and "--weights none" in done.stderr

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +25,7 @@ from src.data.common.loaders import Batch
 from src.data.labels.settings import LabelDataset
 from src.visualise.draw import draw_ranking
 from tests.classification.drawn import draw_folders
+from tests.conftest import PROJECT
 from tests.counting import calls
 from tests.data.shards import write_shards
 
@@ -53,11 +59,14 @@ def test_the_tutorials_command_is_understood(tmp_path):
     assert cli.parse(InferClassifier, words.split()).model == Path("best.pth")
 
 
-def test_knn_from_folder_to_files(tmp_path):
+def test_knn_from_folder_to_files(tmp_path, caplog):
     """The neighbours of a picture of one colour are of that colour, random weights or not."""
     draw_folders(tmp_path, train=4, valid=2)
-    with calls() as counted:
+    with calls() as counted, caplog.at_level("INFO"):
         history = train(options(tmp_path, head="knn", knn_k=[1, 2, 3], save_name="mine"))
+    told = caplog.messages[-1].split(": ")[1].replace("*.png", "loss.png").split(", ")
+    assert told == ["best_model.pth", "history.csv", "loss.png"]  # no last_model.pth
+    assert "top5" not in history.last  # of four classes
     assert history.last["top1"] == 1 and "top1_k3" in history.last
     batches = len(range(0, 16, 8)) + len(range(0, 8, 8))
     assert counted["tokens"] == batches  # each image once, whatever the number of k
@@ -205,3 +214,34 @@ def test_the_picture_shows_the_ranking():
     drawn = draw_ranking(image, ["ants 0.90", "bees 0.10"], [1, 2])
     assert (drawn != image).any() and (image == 128).all()
     assert (drawn[60:] == 128).all() and (drawn[:40, :60] != 128).any()
+
+
+def test_sigterm_to_all_processes_saves_and_says_no_more(tmp_path):
+    """As timeout, Slurm and Kubernetes send it: the loaders' processes get it as well."""
+    draw_folders(tmp_path, train=40, valid=4)
+    words = [sys.executable, "train_classifier.py", "--model-name", "dinov3_convnext_atto"]
+    words += [
+        "--weights",
+        "none",
+        "--fine-tune",
+        "--imgsz",
+        "96",
+        "--batch",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    words += ["--train-dir", tmp_path / "train", "--valid-dir", tmp_path / "valid", "--workers", 2]
+    words += ["--out-dir", tmp_path / "run", "--epochs", "100"]
+    process = subprocess.Popen(
+        [str(word) for word in words], cwd=PROJECT, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "stopped and saved" in out, out + err
+    assert err.split() == ["interrupted"]

@@ -41,6 +41,7 @@ def test_single_label_equals_sklearn():
     assert scores.top1 == pytest.approx(reference.accuracy_score(truth, said), abs=1e-9)
     top5 = reference.top_k_accuracy_score(truth, probabilities, k=5, labels=np.arange(7))
     assert scores.top5 == pytest.approx(top5, abs=1e-9)
+    assert "top5" in scores.flat()
     figures = reference.precision_recall_fscore_support(
         truth, said, labels=np.arange(6), zero_division=0
     )

@@ -107,6 +107,24 @@ def test_add_replace_and_delete_without_a_rebuild(classes, tmp_path, kind, caplo
     assert len(list(folder.glob("*.faiss"))) == 1
 
 
+def test_delete_means_the_images_that_build_takes(classes, tmp_path):
+    """A folder without its sub-folders; these by a glob."""
+    folder = tmp_path / "index"
+    build(classes, folder)
+
+    def delete(given: str) -> int:
+        before = len(load_index(folder).entries)
+        run_delete(DeleteOptions(index_dir=folder, input=given))
+        return before - len(load_index(folder).entries)
+
+    with pytest.raises(UserError, match=r"32 images lie in its sub-folders: '.*/\*\*/\*'"):
+        delete(str(classes))
+    with pytest.raises(UserError, match="nothing in the index"):
+        delete(f"{classes}/*.png")  # none of theirs by glob
+    assert delete(f"{classes}/red/*.png") == 8 and delete(str(classes / "blue")) == 8
+    assert delete(f"{classes}/**/*.png") == 16
+
+
 def test_a_change_of_the_same_size_and_time_is_seen(tmp_path):
     """Also one between the reading and the end of the command: the stamp is of the reading."""
     folder, source = tmp_path / "index", tmp_path / "in"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -441,5 +442,9 @@ def useful_workers(workers: int, world: int = 1) -> int:
 
 
 def _start_worker(_: int) -> None:
+    # The main process says when they end. A signal to the whole group (timeout, Slurm, a
+    # terminal) would end them first, and torch raises that in the middle of whatever runs there.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the workers are the parallelism
     gc.freeze()  # what was there before the fork is never looked through, so never copied

@@ -19,7 +19,7 @@ from .reader import MaskReader, MaskRecord
 
 @dataclass
 class MaskSplitReport:
-    """One split. pixels: int64 [C + 1], those without a class last; images_with: int64 [C];
+    """One split. pixels, images_with: int64 [C + 1], those without a class last;
     sizes: how many pairs have each size."""
 
     images: int
@@ -53,8 +53,8 @@ class MaskReport(FullReport[MaskSplitReport]):
             row = [name]
             for part in self.splits.values():
                 share = 100 * part.pixels[index] / max(1, part.pixels.sum())
-                with_it = part.images_with[index] if index < len(self.names) else 0
-                row += [str(part.pixels[index]), f"{share:.2f}", str(with_it)]
+                counts = part.pixels[index], part.images_with[index]
+                row += [str(counts[0]), f"{share:.2f}", str(counts[1])]
             rows.append(row)
         return table(rows)
 
@@ -86,9 +86,8 @@ def examine_masks(
     report = MaskReport(names, {})
     first = FirstSeen()
     for split, (records, given) in splits.items():
-        part = MaskSplitReport(
-            len(records), np.zeros(len(names) + 1, np.int64), np.zeros(len(names), np.int64)
-        )
+        counts = np.zeros((2, len(names) + 1), np.int64)
+        part = MaskSplitReport(len(records), pixels=counts[0], images_with=counts[1])
         part.faults = list(given)
         with ThreadPoolExecutor(workers) as pool:
             for record, seen in zip(records, pool.map(lambda r: _see(r, reader), records)):
@@ -97,7 +96,7 @@ def examine_masks(
                 if seen.size is None or seen.pixels is None or seen.digest is None:
                     continue
                 part.pixels += seen.pixels
-                part.images_with += seen.pixels[:-1] > 0
+                part.images_with += seen.pixels > 0
                 part.sizes[seen.size] = part.sizes.get(seen.size, 0) + 1
                 again = first.fault(seen.digest, split, record.image)
                 part.faults += [again] if again else []

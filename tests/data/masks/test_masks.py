@@ -369,6 +369,8 @@ def test_the_doctor_knows_masks(tmp_path: Path, monkeypatch, caplog) -> None:
             mask = np.full((6, 8), min(number, 1), np.uint8)
             save(tmp_path / split / "m" / f"{number}.png", mask)
     bad = np.zeros((6, 8), np.uint8)
+    bad[0, 0] = IGNORE
+    save(tmp_path / "valid" / "m" / "0.png", bad)
     bad[0, :5] = 9
     save(tmp_path / "train" / "m" / "0.png", bad)
     save(tmp_path / "train" / "m" / "1.png", bad[:, :4])
@@ -387,8 +389,10 @@ def test_the_doctor_knows_masks(tmp_path: Path, monkeypatch, caplog) -> None:
     assert "9 (5 pixels)" in faults["bad mask", "0.png"]
     assert "4x6, its image 8x6" in faults["bad mask", "1.png"]
     assert ("image without mask", "2.png") in faults
-    assert report["valid"]["pixels"] == {"ground": 48, "red": 96, "green": 0}
+    assert report["valid"]["pixels"] == {"ground": 47, "red": 96, "green": 0}
     assert report["valid"]["images_with"]["red"] == 2
+    (row,) = [r for r in (tmp_path / "out" / "report.txt").read_text().splitlines() if "(w" in r]
+    assert row.split()[-3:] == ["1", "0.69", "1"]  # pixels, %, images of valid
     kinds = [f["kind"] for f in report["valid"]["faults"]]
     assert kinds == ["class without pixels"]
     assert (tmp_path / "out" / "samples_valid.jpg").is_file()
