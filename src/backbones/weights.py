@@ -89,6 +89,11 @@ def identify(state: Any) -> str:
     if "task" in state and "model" in state:
         backbone = state.get("backbone", {})
         name = backbone.get("name", "?") if isinstance(backbone, dict) else "?"
+        if state["task"] == "pretraining":
+            return (
+                f"a whole pretraining run (on {name}; its backbone.pth is the file to give, or "
+                "python -m src.pretraining export --model FILE)"
+            )
         return (
             f"a {state['task']} checkpoint of this toolkit (on {name}; "
             "--init starts a training from it, --model of the inference scripts uses it)"

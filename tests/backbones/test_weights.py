@@ -114,3 +114,8 @@ def test_a_folder_that_is_no_hub_is_told(tmp_path):
     (tmp_path / "hubconf.py").write_text("dependencies = []\n")
     with pytest.raises(UserError, match="no entry point dinov3_vits16"):
         build_backbone("dinov3_vits16", hub="local", repo_dir=tmp_path)
+
+
+def test_a_pretraining_run_says_how_to_get_its_backbone():
+    state = {"task": "pretraining", "model": {}, "backbone": {"name": "dinov3_vits16"}}
+    assert "src.pretraining export" in identify(state)
