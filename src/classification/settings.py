@@ -59,7 +59,7 @@ class TrainClassifier(
         "crop", help="none; flip; crop = random part of the image, flip; strong = and colour, blur"
     )
     lr: float = option(1e-3, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")
-    batch: int = option(
+    batch: int = option(  # type: ignore[assignment]
         32, ge=1, flags=["-b", "--batch-size"], help="images a step, over all processes together"
     )
     scheduler_epochs: list[int] = option(

@@ -16,6 +16,8 @@ from torch import nn
 from ..core.errors import UserError
 
 log = logging.getLogger(__name__)
+# Layers that autocast computes in its type (norms stay in float32).
+_HEAVY = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
 
 
 def choose_device(name: str) -> torch.device:
@@ -32,8 +34,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_batch(batch: int | None, device: torch.device | str) -> int:
-    """--batch of inference and evaluation (a device, or its name), else 16 on CUDA, 4 on the
-    CPU."""
+    """--batch that was given, else 16 on CUDA, 4 on the CPU; device: one, or its name."""
     on = choose_device(device) if isinstance(device, str) else device
     return batch or (16 if on.type == "cuda" else 4)
 
@@ -81,6 +82,23 @@ def arithmetic(dtype: torch.dtype, device: torch.device | str) -> AbstractContex
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+def lower_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Weights of torch's own heavy layers in ``dtype``, once and in place, for inference under
+    ``arithmetic``: it would cast each of them at every forward, to the same result.
+
+    Layers of other classes keep theirs (they may be ``exact``) but for those that they name in
+    ``lower_too``, and so does all below a module that says ``float32_weights``.
+    """
+    if dtype == torch.float32 or getattr(model, "float32_weights", False):
+        return
+    heavy = isinstance(model, _HEAVY) and type(model).__module__.startswith("torch.nn.")
+    for name, value in [*model.named_parameters(recurse=False)]:
+        if heavy or name in getattr(model, "lower_too", ()):
+            setattr(model, name, nn.Parameter(value.detach().to(dtype), requires_grad=False))
+    for child in model.children():
+        lower_weights(child, dtype)
 
 
 def exact(device: torch.device) -> AbstractContextManager:

@@ -15,8 +15,11 @@ class TrainingOptions(CommandSettings):
     """Training."""
 
     epochs: int = option(10, ge=1, flags=["-e"], help="number of epochs")
-    batch: int = option(
-        4, ge=1, flags=["-b", "--batch-size"], help="images a step, over all processes together"
+    batch: int | None = option(
+        None,
+        ge=1,
+        flags=["-b", "--batch-size"],
+        help="images a step, over all processes together (default: 16 on CUDA, 4 on the CPU)",
     )
     accumulate: int = option(1, ge=1, help="optimizer step every N batches")
     lr: float = option(1e-4, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")

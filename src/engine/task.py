@@ -35,7 +35,11 @@ class TrainingTask(Generic[Options]):
 
     def __init__(self, options: Options, hooks: Sequence[Hook] = ()) -> None:
         from ..core.paths import output_folder
+        from .precision import choose_batch
 
+        if options.batch is None:
+            batch = choose_batch(None, options.device)
+            options = options.model_copy(update={"batch": batch})
         self.hooks = hooks  # called with the History after each epoch, beside the plots
         self.run_dir: Path = output_folder(options.out_dir)
         if options.resume and (self.run_dir / LAST).is_file():

@@ -15,7 +15,7 @@ from ..backbones.build import build_backbone
 from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
 from ..engine.checkpoint import fingerprint
-from ..engine.precision import arithmetic, choose_device, choose_type
+from ..engine.precision import arithmetic, choose_device, choose_type, lower_weights
 from .reading import ImageBatch
 from .settings import FeatureOptions, What
 
@@ -82,6 +82,7 @@ class FeatureExtractor:
         self.dtype = choose_type(precision, self.device, backbone.name)
         weights = fingerprint(backbone.hub_model)
         self.backbone = backbone.eval().to(self.device)
+        lower_weights(backbone, self.dtype)
         self.imgsz, self.resize, self.what, self.unit = Size(*imgsz), resize, what, unit
         self.identity = Identity(
             model_name=backbone.name,

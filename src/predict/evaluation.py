@@ -88,10 +88,13 @@ def check_classes(found: list[str], trained: Trained, where: str) -> None:
 
 @contextmanager
 def arithmetic(options: EvaluationOptions, trained: Trained) -> Iterator[torch.device]:
-    """The device that the options name, with their precision in force on it."""
+    """The device that the options name, with their precision in force on it, and the model there
+    in that precision."""
     device = choose_device(options.device)
     backbone = trained.checkpoint["backbone"]["name"]
-    with precision.arithmetic(precision.choose_type(options.precision, device, backbone), device):
+    dtype = precision.choose_type(options.precision, device, backbone)
+    precision.lower_weights(trained.model.to(device), dtype)
+    with precision.arithmetic(dtype, device):
         yield device
 
 

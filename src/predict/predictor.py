@@ -17,7 +17,14 @@ from ..core.errors import UserError
 from ..core.structures import Geometry, ResizeMode, Size
 from ..data.common import images as data_images
 from ..data.common.shapes import fix_shapes
-from ..engine.precision import arithmetic, backbone_of, choose_batch, choose_device, choose_type
+from ..engine.precision import (
+    arithmetic,
+    backbone_of,
+    choose_batch,
+    choose_device,
+    choose_type,
+    lower_weights,
+)
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -63,8 +70,8 @@ class Predictor(Generic[R]):
     ``results.rescale_detections``); ``dino_stack.load`` knows it for a checkpoint; on_device
     does a part of that before the download (a map of classes instead of a score for each).
     resize None: the model gets images as they are.
-    precision: see ``engine.precision``. The model is moved and put in eval mode. Raises UserError
-    for a device or precision that is not there.
+    precision: see ``engine.precision``. The model is moved, put in eval mode, and its weights are
+    lowered to the precision's type. Raises UserError for a device or precision that is not there.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Predictor(Generic[R]):
         self._postprocess = postprocess
         self._on_device = on_device
         self.model = model.eval().to(self.device)
+        lower_weights(model, self.dtype)
         self._inner = next((m for m in model.modules() if isinstance(m, FeatureModel)), None)
         if self._inner is not None and resize is not None:
             fix_shapes(self._inner, self.image_size, resize, self.device)

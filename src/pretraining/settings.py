@@ -155,7 +155,7 @@ class TrainSsl(TrainingOptions, CropOptions, LossOptions, CurveOptions, DistillO
         "bundled", help="where torch.hub.load looks"
     )
     repo_dir: Path | None = option(None, help="clone of the official repository")
-    batch: int = option(
+    batch: int = option(  # type: ignore[assignment]
         64, ge=1, flags=["-b", "--batch-size"], help="images a step, over all processes together"
     )
     epochs: int = option(100, ge=1, flags=["-e"], help="number of epochs")

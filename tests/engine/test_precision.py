@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from src.backbones.batching import FeatureModel
+from src.backbones.build import build_backbone
+from src.core.cli import parse
 from src.core.errors import UserError
+from src.core.structures import Size
+from src.data.common.shapes import fix_shapes
+from src.depth.settings import TrainDepth
+from src.depth.train import DepthTask
 from src.engine.distributed import build_fabric, synchronise_norms
 from src.engine.ema import MovingAverage
-from src.engine.precision import arithmetic, choose_type, exact
+from src.engine.precision import arithmetic, choose_batch, choose_type, exact
 from src.engine.settings import TrainingOptions
 from src.features.settings import FeatureOptions
 from src.predict.settings import PredictOptions
+from src.segmentation.settings import TrainSegmentation
+from src.segmentation.train import SegmentationTask
 
 
 @dataclass(frozen=True)
@@ -125,3 +135,28 @@ def test_norms_of_several_processes_share_their_statistics():
     kinds = [type(m) for m in model.modules() if "BatchNorm" in type(m).__name__]
     assert kinds == [nn.SyncBatchNorm] * 2 and list(model.state_dict()) == keys
     assert all(p is before[name] for name, p in model.named_parameters())
+
+
+def test_few_shapes_and_the_fastest_kernels_of_each():
+    model = FeatureModel(build_backbone("dinov3_vitt16"))
+    for device, shapes in (("cpu", 0), ("cuda", 9)):
+        fix_shapes(model, Size(640, 640), "fit", torch.device(device))
+        assert len(model.canvases) == shapes
+    assert torch.backends.cudnn.benchmark
+    fix_shapes(model, Size(640, 640), "short", torch.device("cuda"))
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_default_batch(tmp_path):
+    """16 on CUDA, 4 on the CPU; the YAML's TRAIN goes before it, and a flag before that."""
+    assert choose_batch(None, torch.device("cuda")) == 16 and choose_batch(2, "cpu") == 2
+    words = ["--model-name", "dinov3_vitt16", "--out-dir", str(tmp_path), "--device", "cpu"]
+    for config, flags, batch in (
+        ("segmentation_configs/ade20k.yaml", [], 4),
+        ("depth_configs/nyu.yaml", [], 16),
+        ("depth_configs/nyu.yaml", ["--batch", "6"], 6),
+    ):
+        depth = config.startswith("depth")
+        settings: Any = TrainDepth if depth else TrainSegmentation
+        options = parse(settings, [*words, "--config", config, *flags])
+        assert (DepthTask if depth else SegmentationTask)(options).options.batch == batch

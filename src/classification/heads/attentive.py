@@ -28,6 +28,8 @@ class AttentiveHead(ClassificationHead):
         self.final = nn.LayerNorm(width)
         self.classify = nn.Linear(width, num_classes)
 
+    lower_too = ("query",)  # see ``engine.precision.lower_weights``
+
     @property
     def reads(self) -> str:
         return "all tokens"

@@ -34,6 +34,8 @@ class ClassificationHead(nn.Module):
 class FittedHead(ClassificationHead):
     """A head without gradient steps: ``fit`` makes it in one go from frozen features."""
 
+    float32_weights = True  # see ``engine.precision.lower_weights``
+
     def gather(self, tokens: Tokens) -> Features:
         """The last class token."""
         return {"vector": tokens[-1][1]}

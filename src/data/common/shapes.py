@@ -30,10 +30,14 @@ def few_shapes(size: Size, mode: ResizeMode, divisor: int) -> list[Pair]:
 
 
 def fix_shapes(model: Any, size: Size, mode: ResizeMode, device: Any) -> None:
-    """Give a FeatureModel a handful of input shapes on a CUDA torch.device: a new one costs there
-    (cuDNN, torch.compile, graphs)."""
-    if device.type == "cuda":
-        model.canvases = few_shapes(size, mode, model.divisor)
+    """On CUDA a handful of input shapes for a FeatureModel: a new one costs there (cuDNN, which
+    then looks for the fastest kernels of each, torch.compile, graphs). device: a torch.device."""
+    if device.type != "cuda":
+        return
+    import torch
+
+    model.canvases = few_shapes(size, mode, model.divisor)
+    torch.backends.cudnn.benchmark = mode != "short"  # whose images have any length
 
 
 def input_shapes(
