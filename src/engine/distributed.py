@@ -92,11 +92,6 @@ def build_fabric(options: TrainingOptions, dtype: torch.dtype) -> Fabric:
         fabric.launch()
         return fabric
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world())))
-    if device == "cuda" and local > torch.cuda.device_count():
-        raise UserError(
-            f"torchrun started {local} processes on a machine with {torch.cuda.device_count()} "
-            "CUDA devices; lower --nproc_per_node"
-        )
     strategy: Any
     if options.strategy == "fsdp":
         if dtype == torch.float16:

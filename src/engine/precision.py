@@ -8,6 +8,7 @@ bf16, and its activations leave the range of fp16.
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -21,15 +22,24 @@ _HEAVY = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a flag names; auto = CUDA when there is one. UserError without it."""
+    """The device that a flag names; auto = CUDA when there is one. Under torchrun each process has
+    its own, the one of its LOCAL_RANK. UserError where there is none for it."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             f"--device {name}: this PyTorch ({torch.__version__}) finds no CUDA device; check "
             "the driver and that a CUDA build of torch is installed, or use --device cpu"
         )
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise UserError(
+                f"torchrun started more than {local} processes on a machine with {there} CUDA "
+                "devices; lower --nproc_per_node"
+            )
+        return torch.device("cuda", local)
     return device
 
 

@@ -20,7 +20,7 @@ from src.depth.settings import TrainDepth
 from src.depth.train import DepthTask
 from src.engine.distributed import build_fabric, synchronise_norms
 from src.engine.ema import MovingAverage
-from src.engine.precision import arithmetic, choose_batch, choose_type, exact
+from src.engine.precision import arithmetic, choose_batch, choose_device, choose_type, exact
 from src.engine.settings import TrainingOptions
 from src.features.settings import FeatureOptions
 from src.predict.settings import PredictOptions
@@ -82,6 +82,20 @@ def test_the_rule(caplog):
         assert not caplog.text
         assert choose_type("16", cuda, "dinov3_vits16") == torch.float16
         assert "overflow" in caplog.text and "use bf16" in caplog.text
+
+
+def test_each_process_of_torchrun_has_its_own_gpu(monkeypatch):
+    """Before Fabric starts, too: all processes' probes of kept features would meet on the first."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 1)
+    assert choose_device("cuda:0").index == 0 and choose_device("cpu").type == "cpu"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="with 2 CUDA devices; lower --nproc_per_node"):
+        choose_device("auto")
 
 
 def test_float32_is_float32_on_cuda():

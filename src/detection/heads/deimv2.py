@@ -23,6 +23,7 @@ from ...core.errors import UserError
 from ...core.structures import Detections, DetectionTarget
 from ...engine.host import upload
 from .base import Detector, Parts
+from .deimv2_exact import keep_digits
 from .deimv2_loss import deimv2_loss
 from .deimv2_neck import IMAGE, SpatialTuning
 from .deimv2_noise import noisy_queries
@@ -113,6 +114,7 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
     model = Deimv2ForObjectDetection(Deimv2Config(**measures))
     model.model.conv_encoder = GivenMaps()
     model.loss_function = deimv2_loss
+    keep_digits(model)
     return model
 
 

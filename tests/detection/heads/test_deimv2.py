@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import box_convert
 
 from src.core.errors import UserError
 from src.core.structures import FeatureShape
+from src.detection.heads.deimv2_loss import steps_of
 from src.detection.heads.deimv2_neck import DETAIL, IMAGE, SpatialTuning
 from src.detection.model import build_detector
-from tests.detection.heads.tester import CONVNEXT, HeadTester
+from src.engine.precision import arithmetic
+from tests.detection.heads.tester import CONVNEXT, HeadTester, picture
 
 pytest.importorskip("transformers", minversion="5.8", reason="deimv2 needs transformers 5.8")
 
@@ -55,6 +59,53 @@ def test_the_vits_neck_is_transformers():
     assert list(ours) == ["p3", "p4", "p5"]
     for mine, other in zip(ours.values(), theirs, strict=True):
         torch.testing.assert_close(mine, other)
+
+
+@torch.no_grad()
+def test_in_bf16_boxes_are_those_of_float32_of_the_same_features():
+    torch.manual_seed(0)
+    detector = build_detector(CONVNEXT, 3, head="deimv2", channels=64).eval()
+    model = detector.head.model
+    decoder = model.decoder
+    heads = [decoder.pre_bbox_head, *decoder.bbox_embed]
+    seen: dict = {}
+
+    def features(layer, inputs, _):
+        seen[layer] = inputs[0].double()
+
+    def points(_, args, given):
+        seen["points"] = given["reference_points"].double()
+
+    for head in heads:
+        for layer in head.layers:
+            torch.nn.init.xavier_normal_(layer.weight, gain=2)  # the last are nought at first
+        head.layers[-1].register_forward_hook(features)
+    decoder.register_forward_pre_hook(points, with_kwargs=True)
+    found: list[torch.Tensor] = []
+    detector.head.register_forward_hook(lambda _, inputs, out: found.append(out.pred_boxes))
+    with arithmetic(torch.bfloat16, "cpu"):
+        detector([picture(640, 640, (100, 100, 400, 300))])
+
+    first, *others = (
+        F.linear(seen[layer], layer.weight.double(), layer.bias.double())
+        for layer in (head.layers[-1] for head in heads)
+    )
+    near = torch.logit(seen["points"].sigmoid(), eps=1e-5)
+    x, y, w, h = (first + near).sigmoid().unbind(-1)
+    steps = steps_of(detector.head.config, decoder.up.double())
+    far = (sum(others).unflatten(2, (4, -1)).softmax(3) * steps).sum(3) / decoder.reg_scale.double()
+    left, top, right, bottom = far.unbind(-1)
+    sides = [x - (0.5 + left) * w, y - (0.5 + top) * h, x + (0.5 + right) * w]
+    boxes = torch.stack([*sides, y + (0.5 + bottom) * h], -1)
+    off = (box_convert(found[0].double(), "cxcywh", "xyxy") - boxes).abs().max() * 640
+    assert far.abs().max() > 0.05
+    assert off < 0.01, off
+    shapes = ((160, 160), (80, 80), (40, 40))
+    rough, fine = (
+        model.generate_anchors(shapes, device="cpu", dtype=kind)[0].sigmoid()
+        for kind in (torch.bfloat16, torch.float32)
+    )
+    assert (rough - fine).abs().max() * 640 < 0.01
 
 
 def test_channels_that_do_not_fit():
