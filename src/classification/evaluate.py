@@ -13,7 +13,16 @@ from ..data.labels.reader import check_labels, read_labels, split_source
 from ..data.labels.settings import LabelDataset
 from ..data.labels.transforms import LabelTransform
 from ..engine.precision import choose_batch
-from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
+from ..predict.evaluation import (
+    IMAGES,
+    Rows,
+    arithmetic,
+    canvas_of,
+    check_classes,
+    header,
+    source_of,
+    write_rows,
+)
 from ..predict.restore import resize_of
 from .evaluation import draw_scores, evaluate
 from .restore import restore_classifier
@@ -44,13 +53,15 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
         workers=options.workers,
         canvas=canvas_of(options, trained),
     )
+    rows: Rows = {}
     with arithmetic(options, trained) as device:
-        scores = evaluate(trained.model.to(device), loader, trained.names, device)
+        scores = evaluate(trained.model.to(device), loader, trained.names, device, rows)
     assert scores is not None
     source = [str(split_source(dataset, options.split, found.data_root, found.folders[0]))]
     told = header(options, trained, found, len(records), source=source)
     results = {**told, **scores.as_dict()}
     write_json(out_dir / "results.json", results)
-    pictures = draw_scores(scores, out_dir)
+    write_rows(out_dir, [record.image for record in records], rows)
+    pictures = [IMAGES, *draw_scores(scores, out_dir)]
     log.info("%s\nresults.json, %s are in %s", scores.table(), ", ".join(pictures), out_dir)
     return results

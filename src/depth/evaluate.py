@@ -16,7 +16,7 @@ from ..data.depths.reader import check_depths, read_depth_split
 from ..data.depths.settings import DepthDataset
 from ..data.depths.transforms import DepthTransform
 from ..engine.precision import choose_batch
-from ..predict.evaluation import arithmetic, canvas_of, header, source_of
+from ..predict.evaluation import IMAGES, Rows, arithmetic, canvas_of, header, source_of, write_rows
 from ..predict.restore import resize_of
 from .depther import FlipAveraged
 from .evaluation import draw_maps, evaluate
@@ -46,8 +46,9 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     )
     model: nn.Module = FlipAveraged(trained.model) if options.flip else trained.model
     keep = range(0, len(records), len(records) // 6 or 1)
+    rows: Rows = {}
     with arithmetic(options, trained) as device:
-        scores, maps = evaluate(model.to(device), loader, device, keep=keep)
+        scores, maps = evaluate(model.to(device), loader, device, keep=keep, rows=rows)
     assert scores is not None
     told = {
         "source": [str(folders.images), str(folders.truths)],
@@ -56,7 +57,8 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     }
     results = {**header(options, trained, found, len(records), **told), **scores.as_dict()}
     write_json(out_dir / "results.json", results)
+    write_rows(out_dir, [record.image for record in records], rows)
     draw_maps(maps, records, dataset, out_dir / "depths.jpg")
     log.info("%s", scores.table())
-    log.info("results.json and depths.jpg are in %s", out_dir)
+    log.info("results.json, %s and depths.jpg are in %s", IMAGES, out_dir)
     return results

@@ -19,6 +19,7 @@ from ..data.depths.reader import DepthRecord, read_depth
 from ..data.depths.settings import DepthDataset
 from ..engine.distributed import gather_objects, is_main
 from ..metrics.depth import DepthMetric, DepthScores
+from ..predict.evaluation import Rows
 from ..visualise.depth import depth_rows
 from ..visualise.draw import contact_sheet
 
@@ -38,11 +39,13 @@ def evaluate(
     loader: DataLoader[Batch],
     device: torch.device,
     keep: Collection[int] = (),
+    rows: Rows | None = None,
 ) -> tuple[DepthScores | None, Maps]:
     """Score ``model`` over all of the loader's records once, whatever the number of processes.
 
     Every process calls it with its share as ``loader``; the main one gets the scores (the others
-    None), and the maps of those records in ``keep`` that it has seen itself.
+    None), and the maps of those records in ``keep`` that it has seen itself;
+    rows: gets the figures of each image.
     """
     metric, kept = DepthMetric(), {}
     progress = Progress("evaluation", len(loader))
@@ -51,7 +54,11 @@ def evaluate(
             answers = model([image.to(device) for image in batch.image_list()])
             for i, answer in enumerate(answers):
                 found = depth_map(answer, batch.geometries[i]).cpu().numpy()
-                metric.update(found, batch.targets[i]["depth"].numpy())
+                one = DepthMetric()
+                one.update(found, batch.targets[i]["depth"].numpy())
+                metric.merge(one.state())
+                if rows is not None:
+                    rows[batch.indices[i]] = one.compute().values
                 if batch.indices[i] in keep:
                     kept[batch.indices[i]] = found
             progress.advance(len(batch))

@@ -312,11 +312,13 @@ class _Run:
         self.saver.save_last(self.at)
         if is_main():
             self.history.write_csv()
+        # Those of a single class, as IoU/road, are for the files.
+        shown = {k: v for k, v in self.history.last.items() if k != "epoch" and "/" not in k}
         log.info(
             "epoch %d/%d: %s%s",
             self.at.epoch,
             self.options.epochs,
-            ", ".join(f"{k} {v:.4g}" for k, v in self.history.last.items() if k != "epoch"),
+            ", ".join(f"{k} {v:.4g}" for k, v in shown.items()),
             " (best)" if best else "",
         )
 

@@ -39,7 +39,9 @@ class ClassificationScores:
     images: number; support: int64 [C] images of each class; precision, recall, f1: float64 [C],
     0 where nothing is divided by nothing, NaN for a class that neither occurs nor is predicted
     (left out of the means); confusion: int64 [C, C], rows = truth, columns = prediction (None in
-    multi-label data); average_precision: float64 [C] (multi-label alone, NaN without a positive).
+    multi-label data); outcomes: int64 [C, 2, 2], of each class (multi-label alone) [[rightly not
+    said, wrongly said], [missed, rightly said]]; average_precision: float64 [C] (multi-label alone,
+    NaN without a positive).
     Multi-label: top1 and top5 are NaN, a class is predicted from 0.5 on, and the calibration is
     that of every single yes or no.
     """
@@ -54,6 +56,7 @@ class ClassificationScores:
     f1: np.ndarray
     reliability: Reliability
     confusion: np.ndarray | None = None
+    outcomes: np.ndarray | None = None
     average_precision: np.ndarray | None = None
 
     @property
@@ -87,6 +90,9 @@ class ClassificationScores:
             }
             for i, name in enumerate(self.names)
         }
+        if self.outcomes is not None:
+            for name, matrix in zip(self.names, self.outcomes.tolist()):
+                plain["per_class"][name]["confusion"] = matrix
         plain["reliability"] = {
             "counts": self.reliability.counts.tolist(),
             "confidence": [_plain(value) for value in self.reliability.confidence],
@@ -171,6 +177,7 @@ class ClassificationMetric:
         count, confidence, accuracy = self.calibration
         some = count > 0
         means = [np.where(some, _ratio(part, count), np.nan) for part in (confidence, accuracy)]
+        outcomes = np.array([[images - said - true + hits, said - hits], [true - hits, hits]])
         share = math.nan if self.multi_label or not images else 1 / images
         return ClassificationScores(
             names=self.names,
@@ -183,6 +190,7 @@ class ClassificationMetric:
             f1=np.where(known, _ratio(2 * hits, said + true), np.nan),
             reliability=Reliability(count.astype(np.int64), means[0], means[1]),
             confusion=None if self.multi_label else self.counts,
+            outcomes=outcomes.transpose(2, 0, 1) if self.multi_label else None,
             average_precision=self._average_precision() if self.multi_label else None,
         )
 

@@ -53,6 +53,11 @@ class SegmentationScores:
             values["boundary_F"] = _mean(self.boundary_f)
         return values
 
+    def classes(self) -> dict[str, float]:
+        """The IoU of each class that has one, as ``IoU/<class>``, for the history."""
+        pairs = zip(self.names, self.iou.tolist())
+        return {f"IoU/{name}": value for name, value in pairs if not math.isnan(value)}
+
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values; NaN becomes None."""
         columns = {"IoU": self.iou, "accuracy": self.accuracy, "precision": self.precision}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 from ..core.config import Settings, load_yaml, validate
 from ..core.errors import UserError
-from ..core.files import require_writable
+from ..core.files import require_writable, write_text
 from ..core.paths import output_folder
 from ..data.common.loaders import Canvas
 from ..data.common.shapes import fix_shapes
@@ -23,6 +25,8 @@ from .settings import EvaluationOptions
 
 D = TypeVar("D", bound=Settings)
 RESULTS = "results.json"
+IMAGES = "images.csv"
+Rows = dict[int, dict[str, Any]]  # by position in the record list: column -> value of an image
 
 
 def claim_folder(options: EvaluationOptions) -> Path:
@@ -34,6 +38,18 @@ def claim_folder(options: EvaluationOptions) -> Path:
             "replace it (--overwrite)"
         )
     return require_writable(folder)
+
+
+def write_rows(folder: Path, paths: Sequence[Path], rows: Rows) -> None:
+    """images.csv: truth, prediction or figures of each image; paths: of all records, in order."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for number, index in enumerate(sorted(rows)):
+        if number == 0:
+            writer.writerow(["image", *rows[index]])
+        values = [f"{v:.6g}" if isinstance(v, float) else v for v in rows[index].values()]
+        writer.writerow([paths[index], *("" if value == "nan" else value for value in values)])
+    write_text(folder / IMAGES, text.getvalue())
 
 
 @dataclass

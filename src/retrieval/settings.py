@@ -68,7 +68,9 @@ class DeleteOptions(_Folder):
     """Delete images from an index without a rebuild (the files are left alone)."""
 
     input: str | None = option(
-        None, flags=["-i"], help="a path in the index, a folder, or a pattern with * and ?"
+        None,
+        flags=["-i"],
+        help="a path in the index, a folder (not its sub-folders) or a glob (** for those too)",
     )
     missing: bool = option(False, help="delete those whose file is gone")
 

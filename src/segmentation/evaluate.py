@@ -13,7 +13,16 @@ from ..data.masks.reader import MaskReader, check_masks, read_mask_split, split_
 from ..data.masks.settings import MaskDataset
 from ..data.masks.transforms import MaskTransform
 from ..engine.precision import choose_batch
-from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
+from ..predict.evaluation import (
+    IMAGES,
+    Rows,
+    arithmetic,
+    canvas_of,
+    check_classes,
+    header,
+    source_of,
+    write_rows,
+)
 from ..predict.restore import resize_of
 from ..visualise.plots import plot_confusion
 from .evaluation import evaluate
@@ -45,8 +54,10 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
         workers=options.workers,
         canvas=canvas_of(options, trained),
     )
+    rows: Rows = {}
     with arithmetic(options, trained) as device:
-        scores, _ = evaluate(model.to(device), loader, trained.names, device, boundary=True)
+        model = model.to(device)
+        scores, _ = evaluate(model, loader, trained.names, device, boundary=True, rows=rows)
     assert scores is not None
     places = folders.images, folders.truths, folders.listed
     told = {
@@ -55,8 +66,9 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     }
     results = {**header(options, trained, found, len(records), **told), **scores.as_dict()}
     write_json(out_dir / "results.json", results)
+    write_rows(out_dir, [record.image for record in records], rows)
     matrix = out_dir / "confusion_matrix.png"
     plot_confusion(scores.confusion, scores.names, matrix, percent=True)
     log.info("%s", scores.table())
-    log.info("results.json and confusion_matrix.png are in %s", out_dir)
+    log.info("results.json, %s and confusion_matrix.png are in %s", IMAGES, out_dir)
     return results

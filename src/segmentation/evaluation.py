@@ -18,6 +18,7 @@ from ..data.common.loaders import Batch
 from ..data.masks.reader import MaskReader, MaskRecord
 from ..engine.distributed import gather_objects, is_main
 from ..metrics.segmentation import SegmentationMetric, SegmentationScores
+from ..predict.evaluation import Rows
 from ..visualise.draw import contact_sheet, draw_classes, draw_errors, legend_below
 
 if TYPE_CHECKING:
@@ -52,12 +53,13 @@ def evaluate(
     *,
     boundary: bool = False,
     keep: Collection[int] = (),
+    rows: Rows | None = None,
 ) -> tuple[SegmentationScores | None, Maps]:
     """Score ``model`` over all of the loader's records once, whatever the number of processes.
 
     Every process calls it with its share as ``loader``; the main one gets the scores (the others
     None), and the maps of those records in ``keep`` that it has seen itself. boundary: with the
-    boundary F-score.
+    boundary F-score; rows: gets the figures of each image.
     """
     metric = SegmentationMetric(names, boundary)
     kept: Maps = {}
@@ -70,7 +72,11 @@ def evaluate(
                 batch.indices, batch.geometries, results, truths
             ):
                 found = class_map(logits, geometry).cpu().numpy()
-                metric.update(found, truth)
+                one = SegmentationMetric(names, boundary)
+                one.update(found, truth)
+                metric.merge(one.state())
+                if rows is not None:
+                    rows[index] = one.compute().flat()
                 if index in keep:
                     kept[index] = found
             progress.advance(len(batch.indices))

@@ -132,7 +132,7 @@ class SegmentationTask(TrainingTask[TrainSegmentation]):
                 return {}
             draw_maps(maps, records, self.reader, self._colours(), self._latest)
             log.info("%s", scores.table())
-            return scores.flat()
+            return scores.flat() | scores.classes()
 
         return validate
 

@@ -110,6 +110,10 @@ def test_knn_from_folder_to_files(tmp_path, caplog):
     )
     assert results["top1"] == 1 and results["per_class"]["red"]["images"] == 2
     assert (tmp_path / "eval" / "reliability.png").is_file()
+    rows = list(csv.DictReader((tmp_path / "eval" / "images.csv").open()))
+    assert len(rows) == 8 and all(Path(row["image"]).is_file() for row in rows)
+    assert all(row["truth"] == row["prediction"] in row["image"] for row in rows)
+    assert all(0.25 < float(row["probability"]) <= 1 for row in rows)
     # Without a YAML: the folders of the run itself, or others.
     flags = {"model": run / "best_model.pth", "workers": 0, "out_dir": tmp_path / "more"}
     again = evaluate.evaluate(evaluate.EvaluateOptions(**flags))
@@ -173,6 +177,14 @@ def test_multi_label_with_mixing_and_resume(tmp_path):
     ]  # fmt: skip
     history = train(options(tmp_path, **sources, **more, epochs=2, resume=True))
     assert [row["epoch"] for row in history.rows] == [1, 2]
+    flags = {"model": tmp_path / "run" / "best_model.pth", "workers": 0, "device": "cpu"}
+    evaluate.evaluate(evaluate.EvaluateOptions(**flags, out_dir=tmp_path / "eval"))
+    rows = list(csv.DictReader((tmp_path / "eval" / "images.csv").open()))
+    assert sorted(row["truth"] for row in rows) == ["", "green", "red; warm", "warm; yellow"]
+    for row in rows:
+        sure = [float(value) for value in row["probability"].split("; ") if value]
+        assert len(sure) == len(row["prediction"].split("; ")) * bool(row["prediction"])
+        assert all(value >= 0.5 for value in sure)
 
 
 def test_images_of_mixed_shapes_are_mixed(tmp_path):

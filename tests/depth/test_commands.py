@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -85,6 +86,12 @@ def test_evaluate(run: Path, rooms: Path, tmp_path: Path) -> None:
     head, *rows = [line.split(",") for line in (run / "history.csv").read_text().splitlines()]
     column = head.index("RMSE")
     assert results["RMSE"] == pytest.approx(min(float(row[column]) for row in rows), 1e-4)
+    with open(tmp_path / "images.csv") as file:
+        images = list(csv.DictReader(file))
+    for name in ("RMSE", "AbsRel"):  # the means over images
+        mean = sum(float(image[name]) for image in images) / len(images)
+        assert mean == pytest.approx(results[name], rel=1e-4)
+    assert len(images) == results["images"] and Path(images[0]["image"]).is_file()
     flipped = EvaluateOptions(**options, out_dir=tmp_path, flip=True, overwrite=True)
     assert evaluate(flipped)["RMSE"] != results["RMSE"]
     del options["config"]  # the run's own data

@@ -82,6 +82,11 @@ def test_multi_label_equals_sklearn():
     np.testing.assert_allclose(scores.average_precision[:6], theirs, atol=1e-6)
     assert np.isnan(scores.average_precision[6])
     assert scores.flat()["mAP"] == pytest.approx(theirs.mean())
+    np.testing.assert_array_equal(
+        scores.outcomes, reference.multilabel_confusion_matrix(truth, said)
+    )
+    per_class = list(scores.as_dict()["per_class"].values())
+    assert [one["confusion"] for one in per_class] == scores.outcomes.tolist()
     assert scores.confusion is None and "top1" not in scores.flat()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -130,6 +131,15 @@ def test_evaluate(run: Path, data: Path, tmp_path: Path) -> None:
     )
     assert 0 < results["boundary_F"] <= 1
     assert (tmp_path / "out" / "confusion_matrix.png").is_file()
+    for name in content["ALL_CLASSES"]:
+        last = float(best[-1].split(",")[best[0].split(",").index(f"IoU/{name}")])
+        assert 0 <= last <= 1
+    with open(tmp_path / "out" / "images.csv") as file:
+        rows = list(csv.DictReader(file))
+    names = [Path(row["image"]).name for row in rows]
+    assert names == ["0.png", "1.png", "2.png"] and all(0 < float(r["mIoU"]) <= 1 for r in rows)
+    mean = sum(float(row["pixel_accuracy"]) for row in rows) / 3  # all are of one size
+    assert mean == pytest.approx(results["pixel_accuracy"], abs=1e-5)
 
 
 def evaluated(run: Path, out: Path, *flags: object) -> dict:
