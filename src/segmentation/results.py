@@ -106,7 +106,7 @@ def draw_named(
     """``draw_classes``, with a legend of those of the classes ``names`` that occur."""
     picture = draw_classes(image, mask, colours, opacity)
     there = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=len(names))[: len(names)])
-    draw_legend(picture, [names[index] for index in there], colours[there])
+    draw_legend(picture, [names[index] for index in there.tolist()], colours[there])
     return picture
 
 
