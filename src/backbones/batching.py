@@ -201,21 +201,31 @@ def join_images(
     """Images [3, h, w] (uint8 or float in [0, 1]) -> normalised [B, 3, H, W], (h, w) of each.
 
     canvas: (H, W), which holds them all; to the right and the bottom there are zeros (the mean
-    colour). Equal sizes are stacked and normalised at once; nothing waits for the device.
+    colour). Equal sizes are stacked and normalised at once; nothing waits for the device. Images
+    that lie in memory as [h, w, 3] make a batch in channels_last.
     """
     sizes = sizes_of(images)
     height, width = canvas
     if len(set(sizes)) == 1:
-        batch = normalise(images if isinstance(images, Tensor) else torch.stack([*images]))
+        batch = normalise(images if isinstance(images, Tensor) else _stacked(images))
         h, w = sizes[0]
         if (h, w) != (height, width):
             batch = F.pad(batch, (0, width - w, 0, height - h))
         return batch, sizes
     first = normalise(images[0])
     batch = first.new_zeros((len(sizes), 3, height, width))
+    if images[0].stride(0) == 1:
+        batch = batch.contiguous(memory_format=torch.channels_last)
     for i, (image, (h, w)) in enumerate(zip(images, sizes)):
         batch[i, :, :h, :w] = first if i == 0 else normalise(image)
     return batch, sizes
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """[3, h, w] each -> [B, 3, h, w], laid out in memory as they are."""
+    if images[0].stride(0) == 1:
+        return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    return torch.stack([*images])
 
 
 def equal_rows(kinds: Sequence[Any]) -> list[list[int]]:

@@ -77,3 +77,20 @@ def test_answers_come_in_the_order_of_the_images():
     for inputs in (images, model.features(images)):
         assert model.each(inputs, sizes) == [(32, 48), (48, 32), (31, 40), (48, 32)]
     assert asked == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "canvas"),
+    [(((32, 48),) * 2, (32, 48)), (((30, 40),) * 2, (32, 48)), (((30, 40), (32, 33)), (32, 48))],
+    ids=["whole", "padded", "mixed"],
+)
+def test_images_that_lie_channels_last_come_as_such_to_the_backbone(shapes, canvas):
+    """Views [3, h, w] of [h, w, 3], as the predictor has them: on CUDA no layer needs to copy."""
+    normalise = build_backbone("dinov3_convnext_atto").normalise
+    plain = [torch.randint(0, 255, (3, *shape), dtype=torch.uint8) for shape in shapes]
+    views = [one.permute(1, 2, 0).contiguous().permute(2, 0, 1) for one in plain]
+    batch, sizes = join_images(views, normalise, canvas)
+    expected, _ = join_images(plain, normalise, canvas)
+    assert torch.equal(batch, expected) and sizes == list(shapes)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert not batch.is_contiguous() and expected.is_contiguous()

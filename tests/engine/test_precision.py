@@ -63,7 +63,7 @@ def test_inputs_reach_the_model_as_they_left_the_loader():
 def test_every_command_names_it_alike():
     for settings, given in (
         (TrainingOptions, {"out_dir": "x"}),
-        (PredictOptions, {"out_dir": "x", "model": "m", "input": "i"}),
+        (PredictOptions, {"out_dir": "x", "model": "m"}),
         (FeatureOptions, {"model_name": "dinov3_vitt16"}),
     ):
         for word in ("auto", "32", "bf16", "16"):
