@@ -14,12 +14,16 @@ from ..data.boxes.reader import read_split, split_paths
 from ..data.boxes.records import BoxRecord
 from ..data.boxes.settings import BoxDataset
 from ..data.boxes.transforms import box_transform
+from ..data.common.images import read_image
 from ..data.common.loaders import valid_loader
 from ..engine.precision import choose_batch
+from ..metrics.confusion import image_errors
 from ..metrics.detection import DetectionScores
 from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
 from ..predict.restore import Trained, resize_of
-from ..visualise.plots import plot_confusion, plot_pr_curves
+from ..visualise.draw import draw_detections
+from ..visualise.plots import plot_confusion, plot_pr_curves, plot_score_curves
+from ..visualise.worst import write_worst
 from .evaluation import evaluate, predict_images, score
 from .infer import detection_predictor
 from .restore import restore_detector
@@ -47,12 +51,21 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     told |= {"tiles": options.tiles} if options.tiles > 1 else {}
     results = {**header(options, trained, found, len(records), **told), **scores.to_plain()}
     write_json(out_dir / "results.json", results)
-    plot_pr_curves(np.linspace(0, 1, 101), scores.precision, out_dir / "pr_curves.png")
+    recall = np.linspace(0, 1, 101)
+    plot_pr_curves(recall, scores.precision, out_dir / "pr_curves.png", scores.scores)
+    best = results["best_threshold"]
+    plot_score_curves(scores.score_curves(), best, out_dir / "score_curves.png")
     assert scores.confusion is not None
     matrix_names = ["background", *scores.classes]
-    plot_confusion(scores.confusion, matrix_names, out_dir / "confusion_matrix.png")
+    title = f"Confusion: scores from {options.threshold:g}, IoU from 0.5"
+    plot_confusion(scores.confusion, matrix_names, out_dir / "confusion_matrix.png", title=title)
+    report_worst(scores, records, trained.names, options.threshold, out_dir)
     log.info("%s", table(results))
-    log.info("results.json, pr_curves.png and confusion_matrix.png are in %s", out_dir)
+    log.info(
+        "results.json, images.csv, worst.jpg, pr_curves.png, score_curves.png and "
+        "confusion_matrix.png are in %s",
+        out_dir,
+    )
     return results
 
 
@@ -78,18 +91,47 @@ def _evaluate_whole(
         )
 
 
+def report_worst(
+    scores: DetectionScores,
+    records: list[BoxRecord],
+    names: list[str],
+    threshold: float,
+    out_dir: Path,
+) -> None:
+    """images.csv and worst.jpg: what is wrong image by image, the most errors first."""
+    rows = [
+        {"file": str(record.image), **image_errors(result, threshold)}
+        for record, result in zip(records, scores.results, strict=True)
+    ]
+
+    def draw(index: int) -> list[np.ndarray]:
+        result, image = scores.results[index], read_image(records[index].image)
+        keep = result.scores >= threshold
+        found = result.boxes[keep], result.labels[keep], names, result.scores[keep]
+        truth = draw_detections(image, result.truth.boxes, result.truth.labels, names)
+        return [truth, draw_detections(image, *found)]
+
+    write_worst(rows, [float(str(row["errors"])) for row in rows], draw, out_dir)
+
+
 def table(results: dict[str, Any]) -> str:
     """The headline figures and those of each class, as lines for the terminal."""
     names: tuple[str, ...] = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR100")
     names += ("voc_mAP50_11point", "voc_mAP50_area")
     lines = [f"  {name:<20}{_figure(results[name])}" for name in names]
     at = f"of scores from {results['threshold']:g}: precision, recall, F1"
+    at += "; the best F1, and at which score"
     lines += [f"  {'class':<20}{'AP':>6}{'AP50':>8}   {at}"]
     for name, pair in results["per_class"].items():
         values = (pair["AP"], pair["AP50"]) if pair else (None, None)
         row = f"  {name[:19]:<20}{_figure(values[0])}{_figure(values[1]):>8}"
         rates = "".join(_figure(value) for value in results["at_threshold"][name].values())
-        lines.append(f"{row}  {rates}")
+        best = results["best_threshold"].get(name)
+        top = f"  {best['F1']:6.3f} at {best['threshold']:.2f}" if best else ""
+        lines.append(f"{row}  {rates}{top}")
+    best = results["best_threshold"].get("all")
+    if best:
+        lines.append(f"  mean F1 is best, {best['F1']:.3f}, with --threshold {best['threshold']:g}")
     return "\n".join(lines)
 
 

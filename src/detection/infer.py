@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from ..predict.restore import Trained
     from ..predict.results import DetectionReport
     from .heads.base import Detector
+
+log = logging.getLogger(__name__)
 
 
 def main_image(argv: Sequence[str] | None = None) -> None:
@@ -48,6 +51,14 @@ def load_predictor(
             raise UserError(f"--nms has no effect with the head {head}, which needs none")
         model.nms = options.nms
     model.limit = max(getattr(model, "limit", 0), options.max_det or 0)
+    best = trained.checkpoint.get("suggested", {}).get("all")
+    if best and "threshold" not in options.model_fields_set:
+        log.info(
+            "--threshold %g is the default; on validation the mean F1 was best, %.3f, at %g",
+            options.threshold,
+            best["F1"],
+            best["threshold"],
+        )
     select = selection(options, trained.names)
     report = DetectionReport(draw_detections, trained.names, options.threshold, select)
     return detection_predictor(trained, options), report

@@ -44,9 +44,14 @@ class DetectionTask(TrainingTask[TrainDetection]):
         from .model import pyramid_channels
 
         super().__init__(options, hooks)
+        self.suggested: dict[str, dict[str, float]] = {}
         # The checkpoint says it, so that it can be built again whatever the default becomes.
         channels = self.options.pyramid_channels or pyramid_channels(self.options.model_name)
         self.options = self.options.model_copy(update={"pyramid_channels": channels})
+
+    def describe(self) -> dict[str, Any]:
+        """suggested: the score of the best F1 on validation, of all classes and of each."""
+        return {"suggested": self.suggested}
 
     def read(self) -> None:
         """Both splits, checked."""
@@ -111,11 +116,16 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """COCO's figures on the validation split."""
+        from ..metrics.thresholds import best_thresholds
         from .evaluation import evaluate
 
         def validate(model: nn.Module) -> dict[str, float]:
             scores = evaluate(model, loader, self.records["valid"], self.class_names(), device)
-            return scores.flat() if scores else {}
+            if scores is None:
+                return {}
+            self.suggested.clear()  # the checkpoint's own, see describe
+            self.suggested |= best_thresholds(scores.score_curves())
+            return scores.flat()
 
         return validate
 

@@ -57,6 +57,7 @@ def coco_evaluation(results: Sequence[ImageResult], classes: int) -> dict[str, n
     if not truths:
         return {
             "precision": np.full((10, 101, classes, 4, 1), -1.0),
+            "scores": np.full((10, 101, classes, 4, 1), -1.0),
             "recall": np.full((10, classes, 4, 1), -1.0),
         }
     with contextlib.redirect_stdout(io.StringIO()):

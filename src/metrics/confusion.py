@@ -40,6 +40,38 @@ def confusion_matrix(
     return matrix
 
 
+def image_errors(
+    result: ImageResult, threshold: float, iou_threshold: float = 0.5
+) -> dict[str, int]:
+    """What is wrong with an image's detections that score ``threshold`` or more: objects, right,
+    confused (placed well, of another class), misplaced (of an object's class, at IoU .1 to
+    ``iou_threshold``, where nothing better is there), false (the rest), missed (objects neither
+    right nor confused nor misplaced), and errors, the sum of these four."""
+    keep = result.scores >= threshold
+    found, kinds = result.boxes[keep], result.labels[keep]
+    truth, labels = result.truth, np.asarray(result.truth.labels)
+    ignored = truth.flags("crowd") | truth.flags("difficult")
+    iou = pairwise_iou(found, truth.boxes, truth.flags("crowd"))
+    free = np.all(iou[:, ignored] < iou_threshold, axis=1)  # what finds these is neither
+    open_iou = np.where(ignored[None], 0.0, iou)
+    pairs = _pairs(open_iou, iou_threshold)
+    right = sum(int(kinds[d] == labels[t]) for d, t in pairs)
+    left, gone = np.ones(len(found), bool), np.ones(len(labels), bool)
+    for d, t in pairs:
+        left[d] = gone[t] = False
+    near = open_iou * left[:, None] * gone[None] * (kinds[:, None] == labels[None])
+    misplaced = _pairs(near, 0.1)
+    false = int((left & free).sum()) - sum(int(free[d]) for d, _ in misplaced)
+    errors = {
+        "confused": len(pairs) - right,
+        "misplaced": len(misplaced),
+        "false": false,
+        "missed": int((gone & ~ignored).sum()) - len(misplaced),
+    }
+    total = {"errors": sum(errors.values()), "objects": int((~ignored).sum()), "right": right}
+    return {**total, **errors}
+
+
 def _pairs(iou: np.ndarray, threshold: float) -> list[tuple[int, int]]:
     """One-to-one pairs (row, column) of at least the threshold, the greatest first."""
     rows, columns = np.nonzero(iou >= threshold)

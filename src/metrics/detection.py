@@ -21,7 +21,8 @@ from ..core.structures import Detections
 from .boxes import BoxTruth, ImageResult
 from .coco import MAX_DETECTIONS, coco_evaluation
 from .confusion import confusion_matrix
-from .voc import voc_average_precisions
+from .thresholds import best_thresholds, over_scores
+from .voc import matched, voc_average_precisions
 
 
 @dataclass
@@ -29,8 +30,9 @@ class DetectionScores:
     """All figures in [0, 1]; nan where nothing defines them (no truth of that kind).
 
     ``per_class``: name -> (AP at IoU .5:.95, AP at .5), None for classes absent in the truth.
-    The rest is there with ``compute(full=True)``. ``precision``: name -> [101] interpolated
-    precision at recalls 0, .01 .. 1 (IoU .5). ``confusion``: int [C + 1, C + 1], rows = truth,
+    ``precision``: name -> [101] interpolated precision at recalls 0, .01 .. 1 (IoU .5), ``scores``:
+    name -> [101] the score by which each is reached. The rest is there with
+    ``compute(full=True)``. ``confusion``: int [C + 1, C + 1], rows = truth,
     columns = detected, background first.
     """
 
@@ -46,9 +48,11 @@ class DetectionScores:
     images: int = 0
     truths: int = 0
     precision: dict[str, np.ndarray] = field(default_factory=dict)
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
     voc_ap50_11point: dict[str, float | None] = field(default_factory=dict)
     voc_ap50_area: dict[str, float | None] = field(default_factory=dict)
     confusion: np.ndarray | None = None
+    results: list[ImageResult] = field(default_factory=list)  # of each image, in their order
 
     @property
     def voc_map50_11point(self) -> float:
@@ -59,6 +63,11 @@ class DetectionScores:
     def voc_map50_area(self) -> float:
         """Mean VOC2010 AP (area under the curve) over the classes of the truth."""
         return _mean(self.voc_ap50_area)
+
+    def score_curves(self) -> dict[str, np.ndarray]:
+        """name -> [3, 101]: precision, recall and F1 over scores 0, .01 .. 1 (IoU .5)."""
+        found = matched(self.results, len(self.classes))
+        return {n: over_scores(f) for n, f in zip(self.classes, found) if f.positives}
 
     def flat(self) -> dict[str, float]:
         """The headline figures that are defined, for a CSV row."""
@@ -100,6 +109,7 @@ class DetectionScores:
             plain["voc_AP50_11point"] = self.voc_ap50_11point
             plain["voc_AP50_area"] = self.voc_ap50_area
         if self.confusion is not None:
+            plain["best_threshold"] = best_thresholds(self.score_curves())
             plain["at_threshold"] = self.at_threshold()
             plain["confusion"] = {
                 "classes": ["background", *self.classes],
@@ -164,15 +174,15 @@ class DetectionMetric:
             AR100=_known(recall[..., 0]),
             per_class=dict(zip(self.classes, each)),
             images=len(self.results),
+            results=self.results,
             truths=sum(len(result.truth.labels) for result in self.results),
         )
+        there = [(i, name) for i, name in enumerate(self.classes) if each[i] is not None]
+        reached = evaluation["scores"][0, :, :, 0, -1]
+        scores.precision = {name: np.asarray(precision[0, :, i, 0]) for i, name in there}
+        scores.scores = {name: np.asarray(reached[:, i]) for i, name in there}
         if full:
-            scores.precision = {
-                name: np.asarray(precision[0, :, label, 0])
-                for label, name in enumerate(self.classes)
-                if each[label] is not None
-            }
-            points, areas = voc_average_precisions(self.results, len(self.classes))
+            points, areas = voc_average_precisions(matched(self.results, len(self.classes)))
             scores.voc_ap50_11point = dict(zip(self.classes, points))
             scores.voc_ap50_area = dict(zip(self.classes, areas))
             scores.confusion = confusion_matrix(

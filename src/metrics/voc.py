@@ -10,6 +10,7 @@ box.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,10 +19,17 @@ from .boxes import ImageResult, pairwise_iou
 IOU = 0.5
 
 
-def voc_average_precisions(
-    results: Sequence[ImageResult], classes: int
-) -> tuple[list[float | None], list[float | None]]:
-    """(11-point AP, area AP) of labels 1..classes; None for a class without a truth that counts."""
+class Matched(NamedTuple):
+    """Detections of one class over all images, best first: score [D], right [D] (bool); positives:
+    objects that count."""
+
+    score: np.ndarray
+    right: np.ndarray
+    positives: int
+
+
+def matched(results: Sequence[ImageResult], classes: int) -> list[Matched]:
+    """Of each label 1..classes what was found, right or not."""
     scores: list[list[np.ndarray]] = [[] for _ in range(classes + 1)]
     rights: list[list[np.ndarray]] = [[] for _ in range(classes + 1)]
     positives = np.zeros(classes + 1, np.int64)
@@ -36,18 +44,28 @@ def voc_average_precisions(
             right, counts = _match(iou, ignored[there])
             scores[label].append(result.scores[mine][counts])
             rights[label].append(right[counts])
+    found = []
+    for label in range(1, classes + 1):
+        score = np.concatenate([*scores[label], np.zeros(0)])
+        right = np.concatenate([*rights[label], np.zeros(0, bool)]).astype(bool)
+        order = np.argsort(-score, kind="stable")
+        found.append(Matched(score[order], right[order], int(positives[label])))
+    return found
+
+
+def voc_average_precisions(
+    found: Sequence[Matched],
+) -> tuple[list[float | None], list[float | None]]:
+    """(11-point AP, area AP) of each class; None for one without a truth that counts."""
     points: list[float | None] = []
     areas: list[float | None] = []
-    for label in range(1, classes + 1):
-        if positives[label] == 0:
+    for _, right, positives in found:
+        if positives == 0:
             points.append(None)
             areas.append(None)
             continue
-        score = np.concatenate([*scores[label], np.zeros(0)])
-        right = np.concatenate([*rights[label], np.zeros(0, bool)])
-        right = right[np.argsort(-score, kind="stable")]
         precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-        recall = np.cumsum(right) / positives[label]
+        recall = np.cumsum(right) / positives
         points.append(eleven_point(recall, precision))
         areas.append(area(recall, precision))
     return points, areas

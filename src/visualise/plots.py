@@ -97,12 +97,16 @@ def plot_losses(history: History, path: str | Path) -> None:
 
 
 def plot_pr_curves(
-    recall: np.ndarray, precision: Mapping[str, np.ndarray], path: str | Path
+    recall: np.ndarray,
+    precision: Mapping[str, np.ndarray],
+    path: str | Path,
+    scores: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Precision over recall for each class, and their mean, as a PNG.
 
     recall: [R] in [0, 1]; precision: class name -> [R] in [0, 1] (NaN or below 0: no truth, the
-    class is left out of the mean). The number beside a name is the area under its curve.
+    class is left out of the mean). The number beside a name is the area under its curve. scores:
+    class name -> [R], the score by which that recall is reached; written on up to 8 curves.
     """
     figure, axes = _figure(9, 6)
     curves = {name: np.asarray(values, dtype=float) for name, values in precision.items()}
@@ -115,6 +119,12 @@ def plot_pr_curves(
             label = f"{_plain(name)} {np.nanmean(values):.3f}"
             style = {"color": _tint(index), "linewidth": 1.5, "label": label}
         axes.plot(recall, values, **style)
+        reached = scores[name] if scores and len(known) <= 8 else np.zeros(0)
+        for score in (0.9, 0.7, 0.5, 0.3, 0.1) if len(reached) else ():
+            at = int(((reached >= score) & (values > 0)).sum()) - 1
+            if at >= 0:
+                axes.plot(recall[at], values[at], ".", color=_tint(index))
+                axes.annotate(f"{score}", (recall[at], values[at]), fontsize=7)
     if len(known) > 1:
         mean = np.nanmean(np.stack(list(known.values())), axis=0)
         label = f"mean of {len(known)} classes {np.nanmean(mean):.3f}"
@@ -127,8 +137,44 @@ def plot_pr_curves(
     _save(figure, path)
 
 
+def plot_score_curves(
+    curves: Mapping[str, np.ndarray], best: Mapping[str, Mapping[str, float]], path: str | Path
+) -> None:
+    """Precision, recall and F1 over the least score that counts, as a PNG of three parts.
+
+    curves: class name -> [3, 101] over scores 0, .01 .. 1; best: name -> threshold and F1, marked
+    with a dot ("all": of the mean, a line).
+    """
+    figure, _ = _figure(14, 5)
+    figure.clear()
+    parts = figure.subplots(1, 3, sharex=True, sharey=True)
+    over = np.linspace(0, 1, 101)
+    few = len(curves) <= NAMED_CURVES
+    for index, (name, three) in enumerate(curves.items(), start=1):
+        ink: Any = _tint(index) if few else "0.6"
+        label = f"{_plain(name)} {best[name]['F1']:.2f} at {best[name]['threshold']:.2f}"
+        for axes, values in zip(parts, three):
+            axes.plot(over, values, color=ink, linewidth=1.2, label=label if few else None)
+        parts[2].plot(best[name]["threshold"], best[name]["F1"], "o", color=ink, markersize=5)
+    for axes, title in zip(parts, ("precision", "recall", "F1")):
+        if "all" in best:
+            at = best["all"]["threshold"]
+            label = f"mean F1 {best['all']['F1']:.2f} at {at:.2f}"
+            axes.axvline(at, color="black", linestyle="--", linewidth=1, label=label)
+        axes.set(title=title, xlabel="least score (--threshold)", xlim=(0, 1), ylim=(0, 1.03))
+        axes.grid(alpha=0.3)
+    if curves:
+        parts[2].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
+    _save(figure, path)
+
+
 def plot_confusion(
-    matrix: np.ndarray, names: Sequence[str], path: str | Path, *, percent: bool = False
+    matrix: np.ndarray,
+    names: Sequence[str],
+    path: str | Path,
+    *,
+    percent: bool = False,
+    title: str = "Confusion",
 ) -> None:
     """A confusion matrix as a PNG, shaded by the share of each row, counts written in.
 
@@ -158,7 +204,7 @@ def plot_confusion(
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="0.9", linewidth=0.5)
     axes.tick_params(which="minor", length=0)
-    title = "Confusion, % of the true class" if percent else "Confusion"
+    title = f"{title}, % of the true class" if percent else title
     axes.set(xlabel="predicted", ylabel="truth", title=title)
     if size <= 30:
         for row, column in zip(*np.nonzero(counts)):

@@ -127,7 +127,13 @@ def test_evaluation_writes_figures_and_pictures(run, data, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["mAP50"] == results["mAP50"]
     assert results["images"] == 4
     assert set(results["per_class"]) == {"circle", "square", "triangle", "cross"}
-    for name in ("pr_curves.png", "confusion_matrix.png"):
+    rows = list(csv.DictReader((tmp_path / "images.csv").open()))
+    assert len(rows) == 4 and [int(r["errors"]) for r in rows] == sorted(
+        (int(r["errors"]) for r in rows), reverse=True
+    )
+    suggested = torch.load(run / "best_model.pth", weights_only=True)["suggested"]
+    assert suggested["all"].keys() == {"threshold", "precision", "recall", "F1"}
+    for name in ("pr_curves.png", "confusion_matrix.png", "score_curves.png", "worst.jpg"):
         assert cv2.imread(str(tmp_path / name)) is not None
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from src.core.structures import Detections
-from src.metrics.boxes import pairwise_iou
+from src.metrics.boxes import ImageResult, pairwise_iou
+from src.metrics.confusion import image_errors
 from src.metrics.detection import BoxTruth, DetectionMetric, DetectionScores
+from src.metrics.thresholds import best_thresholds
 from src.metrics.voc import area, eleven_point
 
 CLASSES = ["__background__", "a", "b", "c", "d"]
@@ -240,3 +242,28 @@ def test_iou_by_hand():
     assert iou.tolist() == [[pytest.approx(0.6)], [0.0]]
     inside = np.array([[0, 0, 10, 10]])
     assert pairwise_iou(inside, np.array([BOX]), np.array([True])).tolist() == [[1.0]]
+
+
+def test_the_best_threshold_of_each_class_and_errors_of_an_image() -> None:
+    boxes = np.array([[10.0 * i, 0, 10 * i + 8, 8] for i in range(4)])
+    truth = BoxTruth(boxes=boxes, labels=np.array([1, 1, 2, 2]))
+    far = boxes + [0, 50, 0, 50]
+    found: Detections = {
+        "boxes": torch.tensor(np.concatenate([boxes, far[:2], boxes[2:3] + [0, 5, 0, 5]])),
+        "scores": torch.tensor([0.9, 0.6, 0.8, 0.7, 0.3, 0.2, 0.1]),
+        "labels": torch.tensor([1, 1, 2, 1, 1, 2, 2]),
+    }
+    metric = DetectionMetric(["__background__", "a", "b"])
+    metric.update([found], [truth])
+    scores = metric.compute(full=True)
+    best = best_thresholds(scores.score_curves())
+    assert 0.3 < best["a"]["threshold"] <= 0.6 and best["a"]["recall"] == 1
+    assert 0.2 < best["b"]["threshold"] <= 0.8 and best["b"]["recall"] == 0.5
+    assert best["b"]["precision"] == 1 and set(best) == {"all", "a", "b"}
+    assert scores.to_plain()["best_threshold"] == best
+    right = {"errors": 3, "objects": 4, "right": 3, "confused": 1, "misplaced": 0, "false": 2}
+    assert image_errors(metric.results[0], 0.15) == {**right, "missed": 0}
+    (result,) = metric.results
+    low = ImageResult(result.boxes[-1:], result.scores[-1:], result.labels[-1:], truth)
+    some = image_errors(low, 0.0)
+    assert (some["misplaced"], some["missed"], some["false"]) == (1, 3, 0)
