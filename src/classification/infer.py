@@ -45,5 +45,6 @@ def infer(options: InferClassifier) -> int:
     predictor, names = load_predictor(options)
     report = ClassificationReport(names, options.top)
     folder = output_folder(options.out_dir)
+    report.arrays = folder if options.save_arrays else None
     how = {"show": options.show, "recursive": options.recursive}
     return report_images(predictor, options.input, folder, report, **how)

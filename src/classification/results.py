@@ -38,7 +38,9 @@ class ClassificationReport(Report):
         found = ClassificationResult(image, self.names, result.float().numpy())
         ranking = found.top(self.top)
         size = {"width": image.shape[1], "height": image.shape[0]}
-        return Made({**info, **size, "top": ranking}, draw_top(image, ranking))
+        saved = self.save_array(info, found.probabilities)
+        array = {"array": saved} if saved else {}
+        return Made({**info, **size, **array, "top": ranking}, draw_top(image, ranking))
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write both files, each atomically."""

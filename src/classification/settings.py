@@ -102,6 +102,9 @@ class InferClassifier(ImageOptions, KnownOptions):
         flags=["-m", "-w", "--weights"],
         help="checkpoint of a training run: best_model.pth",
     )
+    save_arrays: bool = option(
+        False, help="write the probabilities of all classes as arrays/*.npy (float32 [C]) as well"
+    )
     top: int = option(5, ge=1, help="classes to name, the most probable first")
     out_dir: Path = option(
         Path("inference_results_classifier"), help="sub-folder of outputs/ for the results"

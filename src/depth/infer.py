@@ -56,7 +56,9 @@ def load(
         on_device=depth_map,
         postprocess=lambda depth, _: depth,
     )
-    return predictor, DepthReport(folder, near, far, options.depth_scale)
+    report = DepthReport(folder, near, far, options.depth_scale)
+    report.arrays = folder if options.save_arrays else None
+    return predictor, report
 
 
 def infer_images(options: InferDepthImage) -> int:

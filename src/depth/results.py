@@ -44,6 +44,8 @@ class DepthReport(Report):
         if "output" in info:
             entry["depth"] = beside("depths", str(info["output"]), self._taken)
             write_depth(self.folder / entry["depth"], depth, self.scale)
+        if saved := self.save_array(info, depth):
+            entry["array"] = saved
         entry |= depth_figures(depth)
         return Made(entry, draw_depth(image, depth, self.near, self.far))
 

@@ -108,6 +108,9 @@ class DepthOutput(DepthInference):
         None, gt=0, help="metres at the dark end of the colours (default: images 98 % of the "
         "pixels, videos the model's most)"
     )  # fmt: skip
+    save_arrays: bool = option(
+        False, help="write metres as arrays/*.npy (float32 [H, W]) as well, of video frames, too"
+    )
     depth_scale: float = option(
         1000.0, gt=0, help="value of one metre in the 16-bit PNG files (pictures only)"
     )

@@ -76,8 +76,11 @@ class Report:
     """Draws and gathers the results of a task while a run goes on."""
 
     files: tuple[str, ...] = ()  # names of the result files
+    arrays: Path | None = None  # where ``save_array`` writes arrays/; None: nowhere
+    stem = ""  # of a video's results
 
     def __init__(self) -> None:
+        self._arrays_taken: set[str] = set()
         self.entries: list[Any] = []  # what ``make`` said of each image
 
     def __len__(self) -> int:
@@ -92,6 +95,20 @@ class Report:
         ``output`` (the name of the copy), for video ``frame`` and ``seconds``.
         """
         raise NotImplementedError
+
+    def save_array(self, info: dict[str, Any], array: np.ndarray, kind: str = "npy") -> str | None:
+        """Write what was found in an image as it is (--save-arrays): arrays/<name>.npy, or of
+        ``kind`` npz, compressed, under the name ``array``. The file's name; None: not asked for."""
+        if self.arrays is None:
+            return None
+        output = str(info.get("output", f"{self.stem}_{info.get('frame', 0):06d}"))
+        name = beside("arrays", output, self._arrays_taken, f".{kind}")
+        with atomic_path(self.arrays / name) as temporary, open(temporary, "wb") as file:
+            if kind == "npz":
+                np.savez_compressed(file, array=array)
+            else:
+                np.save(file, array)
+        return name
 
     def keep(self, made: Made) -> np.ndarray:
         """Keep what was said of the next image; returns the annotated copy."""
@@ -200,13 +217,13 @@ def _json_list(items: Iterable[Any]) -> str:
     return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
 
 
-def beside(folder: str, output: str, taken: set[str]) -> str:
-    """``<folder>/<stem>.png`` for an output file; its whole name where the stem is taken already.
+def beside(folder: str, output: str, taken: set[str], suffix: str = ".png") -> str:
+    """``<folder>/<stem><suffix>`` for an output file; its whole name where the stem is taken.
 
     taken: what has been given so far (it grows), compared without regard to case.
     """
-    name = f"{folder}/{Path(output).stem}.png"
+    name = f"{folder}/{Path(output).stem}{suffix}"
     if name.casefold() in taken:
-        name = f"{folder}/{output}.png"
+        name = f"{folder}/{output}{suffix}"
     taken.add(name.casefold())
     return name

@@ -312,6 +312,7 @@ class _VideoRun:
     def go(self, path: Path, max_frames: int | None, batch: int) -> None:
         """The whole run; what was done is brought to safety whatever happens."""
         reader, predictor = self.reader, self.predictor
+        self.report.stem = path.stem
         if predictor.on_cuda:  # the first batch costs seconds: not part of the rates
             predictor.predict([reader.first_image] * batch)
         writer = VideoWriter(

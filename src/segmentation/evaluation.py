@@ -45,6 +45,12 @@ def class_map(logits: Tensor, geometry: Geometry) -> Tensor:
     return found.to(torch.uint8)
 
 
+def class_probabilities(logits: Tensor, geometry: Geometry) -> Tensor:
+    """Logits [C, h, w] of a resized image -> float32 [C, H, W] in the original's pixels."""
+    size = (geometry.original.height, geometry.original.width)
+    return upsample(logits[None].float(), size)[0].softmax(dim=0)
+
+
 def evaluate(
     model: nn.Module,
     loader: DataLoader[Batch],

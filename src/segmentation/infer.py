@@ -37,7 +37,7 @@ def load_predictor(
     from ..data.masks.settings import MaskDataset
     from ..engine.precision import choose_batch
     from ..predict.restore import predictor_of, resize_of
-    from .evaluation import class_map
+    from .evaluation import class_map, class_probabilities
     from .inference import looking
     from .restore import restore_segmenter
     from .results import SegmentationReport
@@ -52,12 +52,14 @@ def load_predictor(
         model=model,
         resize=resize,
         **({"batch": 1} if options.slide else {}),
-        on_device=class_map,
+        on_device=class_probabilities if options.save_arrays == "probabilities" else class_map,
         postprocess=lambda result, geometry: result,
     )
     dataset = MaskDataset.model_validate(trained.checkpoint["config"]["dataset"])
     look = dataset.colours, options.opacity, options.legend
-    return predictor, SegmentationReport(folder, trained.names, *look)
+    report = SegmentationReport(folder, trained.names, *look)
+    report.arrays = None if options.save_arrays == "none" else folder
+    return predictor, report
 
 
 def infer_images(options: InferSegmentationImage) -> int:

@@ -46,12 +46,17 @@ class SegmentationReport(Report):
         super().__init__()
 
     def make(self, image: np.ndarray, result: Tensor, info: dict[str, Any]) -> Made:
-        """result: a class map uint8 [H, W] of an image of that size; the overlay."""
-        mask = result.numpy()
+        """result: a class map uint8 [H, W] of an image of that size, or the probabilities of its
+        classes [C, H, W]; the overlay."""
+        several = result.ndim == 3
+        mask = (result.argmax(dim=0).byte() if several else result).numpy()
         entry = {**info, "width": mask.shape[1], "height": mask.shape[0]}
         if "output" in info:
             entry["mask"] = beside("masks", str(info["output"]), self._taken)
             write_mask(self.folder / entry["mask"], mask)
+        array = result.half().numpy() if several else mask
+        if saved := self.save_array(info, array, "npz" if several else "npy"):
+            entry["array"] = saved
         entry["shares"] = class_shares(mask, self.names)
         names = self.names if self.legend else []
         return Made(entry, draw_named(image, mask, names, self.colours, self.opacity))

@@ -118,6 +118,11 @@ class SegmentationOutput(SegmentationInference, IdentityOptions):
         None, flags=["--feautre-extractor"], hidden=True, help="the checkpoint knows it"
     )
     opacity: float = option(0.55, ge=0, le=1, help="of the classes' colours in the overlay")
+    save_arrays: Literal["none", "classes", "probabilities"] = option(
+        "none",
+        help="write arrays/ as well, of video frames, too: classes = uint8 [H, W] as .npy; "
+        "probabilities = float16 [C, H, W] as .npz (large)",
+    )
     legend: bool = option(True, help="name the colours in the overlay's upper left corner")
 
 

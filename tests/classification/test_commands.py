@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,6 +84,7 @@ def test_knn_from_folder_to_files(tmp_path, caplog):
             out_dir=out,
             top=2,
             device="cpu",
+            save_arrays=True,
         )
     )
     content = json.loads((out / "classes.json").read_text())
@@ -90,6 +92,8 @@ def test_knn_from_folder_to_files(tmp_path, caplog):
     assert len(content["images"]) == 8
     for image in content["images"]:
         best, second = image["top"]
+        array = np.load(out / image["array"])
+        assert array.shape == (4,) and array.max() == pytest.approx(best["probability"], abs=1e-5)
         assert best["name"] == Path(image["file_name"]).parent.name
         assert best["probability"] > second["probability"] and (out / image["output"]).is_file()
     rows = list(csv.DictReader((out / "classes.csv").open()))

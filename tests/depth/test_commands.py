@@ -67,12 +67,15 @@ def test_images(run: Path, rooms: Path, tmp_path: Path) -> None:
     source = rooms.parent / "valid" / "images"
     flags = ["--model", str(run / "best_model.pth"), "--input", str(source), "--batch", "2"]
     flags += ["--out-dir", str(tmp_path), "--device", "cpu", "--flip", "--depth-scale", "500"]
+    flags += ["--save-arrays"]
     assert infer_images(cli.parse(InferDepthImage, flags)) == 0
     content = json.loads((tmp_path / "depths.json").read_text())
     assert content["scale"] == 500 and len(content["images"]) == 3
     for entry in content["images"]:
         stored = np.array(Image.open(tmp_path / entry["depth"]))
         assert stored.dtype == np.uint16 and stored.shape == (48, 64)
+        metres = np.load(tmp_path / entry["array"])
+        assert metres.dtype == np.float32 and np.abs(metres - stored / 500).max() <= 1.1e-3
         assert stored.max() / 500 == pytest.approx(entry["most"], abs=2e-3)
         assert 0.001 <= entry["least"] <= entry["median"] <= entry["most"] <= 10
         assert read_image(tmp_path / entry["output"]).shape[1] == 128

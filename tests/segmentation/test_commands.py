@@ -17,9 +17,14 @@ from src.core import cli
 from src.core.errors import UserError
 from src.data.common.images import read_image, write_image
 from src.data.masks.reader import write_mask
-from src.segmentation.infer import infer_images
-from src.segmentation.settings import InferSegmentationImage, TrainSegmentation
+from src.segmentation.infer import infer_images, infer_video
+from src.segmentation.settings import (
+    InferSegmentationImage,
+    InferSegmentationVideo,
+    TrainSegmentation,
+)
 from src.segmentation.train import train
+from tests.predict.helpers import make_video, moving
 
 COLOURS = [[0, 0, 0], [220, 40, 40], [40, 60, 220]]
 
@@ -95,6 +100,34 @@ def test_images(run: Path, data: Path, tmp_path: Path, more) -> None:
         assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-4)
         assert entry["shares"]["ground"] == pytest.approx((mask == 0).mean(), abs=1e-5)
         assert read_image(tmp_path / entry["output"]).shape == (64, 96, 3)
+
+
+@pytest.mark.parametrize("what", ["classes", "probabilities"])
+def test_arrays_of_pictures_and_of_frames(run: Path, data: Path, tmp_path: Path, what) -> None:
+    flags = ["--model", str(run / "best_model.pth"), "--device", "cpu", "--save-arrays", what]
+    flags += ["--out-dir", str(tmp_path), "--input"]
+    options = cli.parse(InferSegmentationImage, [*flags, str(data / "valid" / "images")])
+    assert infer_images(options) == 0
+    (tmp_path / "source").mkdir()
+    video = make_video(tmp_path / "source" / "clip.mp4", moving(3))
+    assert infer_video(cli.parse(InferSegmentationVideo, [*flags, str(video)])) == 0
+    for name, count in (("segments.json", 3), ("clip_segments.json", 3)):
+        entries = json.loads((tmp_path / name).read_text())["images"]
+        assert len({entry["array"] for entry in entries}) == count
+        for entry in entries:
+            array = np.load(tmp_path / entry["array"])
+            if what == "probabilities":
+                array = array["array"].astype(np.float32)
+                np.testing.assert_allclose(array.sum(0), 1, atol=0.01)
+                assert array.shape == (3, entry["height"], entry["width"])
+                array = array.argmax(0)
+            if "mask" in entry:
+                mask = np.array(Image.open(tmp_path / entry["mask"]))
+                assert (mask == array).mean() > 0.999
+            assert array.shape == (entry["height"], entry["width"])
+            assert (array == 0).mean() == pytest.approx(entry["shares"].get("ground", 0), abs=2e-3)
+    if what == "classes":
+        assert (tmp_path / "arrays" / "clip_000002.npy").is_file() and array.dtype == np.uint8
 
 
 def test_a_contradiction_is_named(run: Path, data: Path, tmp_path: Path) -> None:
