@@ -47,6 +47,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "pretraining": Command("pretraining.__main__:main", "export, replay, pseudo-labels"),
     "evaluate": Command("evaluate:main", "figures of a checkpoint on a data set"),
+    "compare": Command("compare:main", "runs side by side: options, figures, curves"),
     "evaluate-backbone": Command(
         "evaluate_backbone:main", "k-NN, probes and retrieval of backbones in one table"
     ),

@@ -27,6 +27,11 @@ class Settings(BaseModel):
         extra="forbid", validate_default=True, populate_by_name=True, protected_namespaces=()
     )
 
+    @classmethod
+    def from_yaml(cls, content: dict[str, Any], path: Path) -> dict[str, Any]:
+        """The keys of this class, of a YAML file that may have another tool's."""
+        return content
+
 
 class CommandSettings(Settings):
     """Settings of a command. ``dataset_class`` set: ``--config`` names a YAML that is read into
@@ -183,6 +188,7 @@ def combine(
         if earlier is not None:
             where, recipe, dataset = str(earlier), *_options_of_run(settings, earlier, given)
             path, content = (path, content) if "config" in given else (earlier, dataset)
+        content = settings.dataset_class.from_yaml(content, path)
         for name in recipe:
             sources.setdefault(name, where)
         values = {**recipe, **given}

@@ -72,4 +72,5 @@ class History:
         self.best_epoch, self.best_value = state["best_epoch"], state["best_value"]
 
 
+VALIDATION_LEFT_OUT = ("epoch", "loss", "lr", "images_per_second", "seconds")  # not of validation
 Hook = Callable[[History], None]

@@ -79,7 +79,9 @@ def source_of(
     run: Mapping[str, Any] = {}
     if isinstance(content.get("dataset"), Mapping):  # of a run: flags, and the dataset among them
         run, content = content, content["dataset"]
-    dataset = validate(kind, {k: v for k, v in content.items() if k != "TRAIN"}, where)
+    content = {k: v for k, v in content.items() if k != "TRAIN"}
+    content = kind.from_yaml(content, options.config or Path())
+    dataset = validate(kind, content, where)
     root = options.data_root
     folders = []
     for name in kinds:  # a --data-root of today goes before folders of then

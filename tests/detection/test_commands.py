@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from src.compare import CompareOptions, compare
 from src.core.cli import parse
 from src.core.errors import UserError
 from src.core.structures import Size
@@ -100,6 +101,18 @@ def test_a_trained_detector_starts_one_on_other_classes(run, data, tmp_path, cap
     assert torch.allclose(after[:, [1, 3, 4, 5]], before[:, [4, 1, 2, 3]], atol=1e-5)
     with pytest.raises(UserError, match="--init starts a training from it"):
         train(options(data, tmp_path / "x", "--weights", run / "best_model.pth"))
+
+
+def test_runs_are_compared(run, data, tmp_path, caplog):
+    other = tmp_path / "other"
+    train(options(data, other, "--epochs", 1, "--lr", 0.5e-3))
+    caplog.set_level("INFO")
+    said = compare(parse(CompareOptions, [str(run), str(other), "--out-dir", str(tmp_path / "c")]))
+    assert said["options"]["lr"][1] == "0.0005" and "head" not in said["options"]
+    assert "mAP50" in said["best"][str(other)] and "of the best epoch" in caplog.text
+    assert {"mAP.png", "loss.png"} <= {path.name for path in (tmp_path / "c").iterdir()}
+    with pytest.raises(UserError, match="holds no history.csv"):
+        compare(parse(CompareOptions, [str(run), str(tmp_path)]))
 
 
 def test_a_frozen_backbone_is_bit_equal_after_training(data, tmp_path):

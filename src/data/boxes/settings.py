@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ...core.config import CommandSettings, Settings, option
 from ...core.registry import did_you_mean
 from ..common.settings import CheckData
+from .ultralytics import ultralytics
 
 # Annotation formats. Each is a file of its name beside this one, whose ``read(images, annotations,
 # listed, names)`` answers records and faults.
@@ -51,6 +52,11 @@ class BoxDataset(Settings):
             hint = did_you_mean(value, FORMATS)
             raise ValueError(f"'{value}' is not one of {', '.join(FORMATS)}{hint}")
         return value
+
+    @classmethod
+    def from_yaml(cls, content: dict[str, Any], path: Path) -> dict[str, Any]:
+        """An ultralytics data.yaml (path, train, val, test, names) as this class's keys."""
+        return ultralytics(content, path) if {"names", "train"} <= set(content) else content
 
     @model_validator(mode="after")
     def _background_first(self) -> BoxDataset:
