@@ -96,15 +96,19 @@ class ChunkStore:
             ) from None
         return Chunk(rows + first, features, [(row + first, why) for row, why in faults], stamps)
 
-    def wait(self, seconds: float = 0.2) -> None:
-        """Until the chunks of every process are there. (When one of them fails, torchrun ends
-        all.)"""
+    def wait(self, patience: float, seconds: float = 0.2) -> list[int]:
+        """Until the chunks of every process are there, or none has come for ``patience`` seconds;
+        those that are missing then."""
         missing = [n for n in range(len(self.files)) if not self.done(n)]
         if missing:
             log.info("waiting for the other processes: %d chunks", len(missing))
-        while missing:
+        since = time.monotonic()
+        while missing and time.monotonic() < since + patience:
             time.sleep(seconds)
-            missing = [n for n in missing if not self.done(n)]
+            left = [n for n in missing if not self.done(n)]
+            since = time.monotonic() if len(left) < len(missing) else since
+            missing = left
+        return missing
 
     def remove(self) -> None:
         """Delete the folder: the result is written."""

@@ -29,6 +29,8 @@ from .settings import ExtractOptions
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 60.0  # seconds without a chunk of the other processes, or ten times what one takes
+
 
 @dataclass
 class _Answer:
@@ -128,9 +130,11 @@ def fill_store(
     workers: int | None,
     dtype: str = "float32",
 ) -> None:
-    """Compute this process's share of the chunks that the store lacks; waits for no other.
+    """Compute this process's share of the chunks that the store lacks.
 
-    After Ctrl-C or a kill, the chunks that were finished stay.
+    The first process then waits for those of the others. torchrun ends the processes of a machine
+    when one of them fails, not those of other machines: what does not come, the first process
+    computes, too. After Ctrl-C or a kill, the chunks that were finished stay.
     """
     mine = range(rank(), len(store.files), world())
     missing = [(n, store.ranges[n]) for n in mine if not store.done(n)]
@@ -160,6 +164,21 @@ def fill_store(
             future.result()
     if total and is_main():
         log.info("%d images in %.1f s: %.1f images/s", total, progress.seconds, progress.rate)
+    if is_main() and world() > 1:
+        patience = max(_PATIENCE, 10 * progress.seconds / max(1, len(missing)))
+        lost = store.wait(patience)
+        if lost:
+            log.warning(
+                "%d chunks of other processes have not come, and none of them for %.0f s: did a "
+                "machine fail, or do they not share the folder %s? They are computed here",
+                *(len(lost), patience, store.folder),
+            )
+        for number in reversed(lost):  # from the end, should the others go on after all
+            if not store.done(number):
+                one = [(number, store.ranges[number])]
+                for _, chunk in compute(model, paths, one, batch=batch, workers=workers):
+                    chunk.features = chunk.features.astype(dtype, copy=False)
+                    store.save(number, chunk)
 
 
 def read_faults(store: ChunkStore, paths: Sequence[Path]) -> list[dict[str, str]]:
@@ -193,7 +212,6 @@ def run_extract(options: ExtractOptions) -> int:
     )
     if rank() != 0:
         return 0
-    store.wait()
     faults = read_faults(store, paths)
     _merge(options, store, paths, settings, faults)
     store.remove()

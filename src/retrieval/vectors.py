@@ -43,7 +43,6 @@ def index_vectors(
     fill_store(model, paths, store, batch=options.batch, workers=options.workers)
     if rank() != 0:
         return None
-    store.wait()
     faults = read_faults(store, paths)
     if len(faults) == len(paths):
         raise UserError(f"none of the {len(paths)} images can be read; {faults[0]['why']}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from src.core.errors import UserError
 from src.core.files import Stamp
 from src.data.common.images import read_image, write_image
 from src.engine.checkpoint import fingerprint
+from src.features import extract
 from src.features.__main__ import main
 from src.features.chunks import ChunkStore, work_folder
 from src.features.extract import compute, run_extract
@@ -30,6 +32,12 @@ from tests.features.drawn import TINY, draw_classes, draw_folder, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 MIXED = ((64, 64), (64, 40), (30, 64))
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def options(source: Path, out: Path, **changes: object) -> ExtractOptions:
@@ -182,6 +190,51 @@ def test_shards_of_several_processes_make_one_file(folder, tmp_path, monkeypatch
     np.testing.assert_allclose(
         read_features(out).features, read_features(whole).features, atol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_two_machines_make_one_file(folder, tmp_path):
+    """torchrun --nnodes=2 on the loopback, both sides with the same command."""
+    out, whole = tmp_path / "f.npy", tmp_path / "whole.npy"
+    words = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+    words += ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    command = ["-m", "src.features", "extract", "--input", str(folder), "--out", str(out)]
+    command += ["--model-name", TINY["model_name"], "--weights", "none", "--imgsz", "64"]
+    nodes = [
+        subprocess.Popen(
+            [*words, f"--node_rank={node}", *command, "--chunk", "2", "--device", "cpu"],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    said = [node.communicate(timeout=240)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "6 images in" in said[0] and "did a machine fail" not in said[0]  # 3 of 6 chunks each
+    run_extract(options(folder, whole))
+    wanted = read_features(whole)
+    assert read_features(out).paths == wanted.paths
+    np.testing.assert_allclose(read_features(out).features, wanted.features, atol=1e-5)
+    assert not work_folder(out).exists()
+
+
+def test_what_a_lost_machine_does_not_bring_the_first_one_computes(
+    folder, tmp_path, monkeypatch, caplog
+):
+    out, whole = tmp_path / "f.npy", tmp_path / "whole.npy"
+    monkeypatch.setattr(extract, "_PATIENCE", 0.1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert run_extract(options(folder, out, chunk=2)) == 0
+    assert "3 chunks of other processes have not come" in caplog.text
+    monkeypatch.delenv("WORLD_SIZE")
+    run_extract(options(folder, whole))
+    wanted = read_features(whole)
+    assert read_features(out).paths == wanted.paths
+    np.testing.assert_allclose(read_features(out).features, wanted.features, atol=1e-5)
 
 
 def test_changed_images_and_settings_are_not_taken_from_old_chunks(tmp_path, monkeypatch):
