@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,17 @@ def shard_of(path: str | Path) -> str | None:
     """The tar file in an address SHARD.tar/NAME of one of its members, else None."""
     head, found, _ = os.fspath(path).partition(f".tar{os.sep}")
     return f"{head}.tar" if found else None
+
+
+def resolved(paths: Iterable[str | Path]) -> Iterator[str]:
+    """Absolute paths without links, as ``Path.resolve`` has them; a folder is looked up once."""
+    real: dict[str, str] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in real:
+            real[folder] = os.path.realpath(folder)
+        whole = os.path.join(real[folder], name)
+        yield os.path.realpath(whole) if os.path.islink(whole) else whole
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from .settings import AddOptions, BuildOptions, DeleteOptions, Kind
 from .store import (
     Entry,
     ImageIndex,
+    entries_of,
     exclusive,
     faiss_file,
     generation_of,
@@ -78,9 +79,10 @@ def run_add(options: AddOptions) -> int:
         index = load_index(folder)
         known = {entry.path: i for i, entry in index.entries.items()}
         new, replaced = [], []
-        for path in list_images(options.input):
-            i = known.get(str(path.resolve()))
-            if i is not None and index.entries[i] == Entry.of(path):
+        paths = list_images(options.input)
+        for path, entry in zip(paths, entries_of(paths)):
+            i = known.get(entry.path)
+            if i is not None and index.entries[i] == entry:
                 continue
             new.append(path)
             if i is not None:
@@ -140,7 +142,7 @@ def run_delete(options: DeleteOptions) -> int:
 
 def _entries(found: ImageVectors) -> list[Entry]:
     """Of the files as they were when their vectors were made, whatever has become of them."""
-    return [Entry.of(path, stamp) for path, stamp in zip(found.paths, found.stamps)]
+    return entries_of(found.paths, found.stamps)
 
 
 def _meant(path: str, given: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.files import require_writable, write_json
+from ..core.files import require_writable, resolved, write_json
 from ..core.paths import output_folder
 from ..data.common.images import list_images, read_image, write_image
 from ..predict.images import output_names
@@ -65,7 +65,7 @@ def run_search(options: SearchOptions) -> int:
     found = index_vectors(model, queries, work, options)
     if found is None:
         return 0
-    own = None if options.include_self else [str(path.resolve()) for path in found.paths]
+    own = None if options.include_self else list(resolved(found.paths))
     began = time.perf_counter()
     results = search_vectors(index, found.vectors, options.k, own)
     log.info(

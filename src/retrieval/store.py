@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.files import Stamp, require_writable, write_text
+from ..core.files import Stamp, require_writable, resolved, write_text
 from ..engine.distributed import is_main
 from ..features.model import FeatureExtractor, Identity, build_feature_extractor
 from ..features.settings import FeatureOptions
@@ -37,10 +37,11 @@ class Entry:
     time: int
     changed: int = 0
 
-    @classmethod
-    def of(cls, path: Path, stamp: Stamp | None = None) -> Entry:
-        """The entry of a file as it was (None: as it is now)."""
-        return cls(str(path.resolve()), *(stamp or Stamp.of(path)))
+
+def entries_of(paths: Sequence[Path], stamps: Iterable[Stamp] | None = None) -> list[Entry]:
+    """The entries of files as they were (None: as they are now)."""
+    seen = map(Stamp.of, paths) if stamps is None else stamps
+    return [Entry(path, *stamp) for path, stamp in zip(resolved(paths), seen)]
 
 
 @dataclass

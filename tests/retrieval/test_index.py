@@ -7,6 +7,8 @@ import pytest
 
 from src.core.errors import UserError
 from src.retrieval.index import FLAT_LIMIT, HNSW_LIMIT, IVF_LIMIT, VectorIndex, choose_kind
+from src.retrieval.store import entries_of
+from tests.counting import calls
 
 KINDS = ["flat", "ivf", "hnsw", "pq"]
 
@@ -69,3 +71,19 @@ def test_damaged_file_is_told(tmp_path):
     path.write_bytes(b"nothing of faiss")
     with pytest.raises(UserError, match="cannot be read as an index.*build"):
         VectorIndex.load(path, "flat", set())
+
+
+def test_folders_are_resolved_once_and_links_are_followed(tmp_path):
+    """An index of a million images asked the file system for every part of every path."""
+    (tmp_path / "real").mkdir()
+    paths = [tmp_path / "real" / f"{i}.png" for i in range(300)]
+    for path in paths:
+        path.write_bytes(b"0")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "other.png").symlink_to(paths[7])
+    paths += [tmp_path / "link" / "3.png", tmp_path / "real" / "other.png"]
+    with calls() as counted:
+        entries = entries_of(paths)
+    assert [entry.path for entry in entries] == [str(path.resolve()) for path in paths]
+    assert [entry.size for entry in entries] == [1] * 302
+    assert counted["realpath"] == 3 and counted["lstat"] < 400

@@ -202,8 +202,8 @@ def check_labels(data: LabelData) -> list[Fault]:
     """What can be said without decoding an image: empty splits and classes, unreadable headers
     (of at most 2000 images a split), an image in both splits."""
     faults = []
-    split_of: dict[Path, str] = {}
-    real: dict[Path, Path] = {}  # folder -> without links
+    split_of: dict[str, str] = {}
+    real: dict[str, str] = {}  # folder -> without links
     for split, records in data.records.items():
         if not records:
             faults.append(Fault("empty", None, f"the {split} data have no image that can be used"))
@@ -218,10 +218,10 @@ def check_labels(data: LabelData) -> list[Fault]:
             except UserError as error:
                 faults.append(Fault("unreadable image", record.image, str(error)))
         for record in records:
-            folder = record.image.parent
+            folder, name = os.path.split(record.image)
             if folder not in real:
-                real[folder] = folder.resolve()
-            earlier = split_of.setdefault(real[folder] / record.image.name, split)
+                real[folder] = os.path.realpath(folder)
+            earlier = split_of.setdefault(os.path.join(real[folder], name), split)
             if earlier != split:
                 detail = f"the image is in {earlier} and in {split}"
                 faults.append(Fault(f"duplicate of {earlier}", record.image, detail, "warning"))

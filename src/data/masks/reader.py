@@ -358,9 +358,10 @@ def check_masks(
             return Fault("bad mask", record.mask, str(error))
         return None
 
-    chosen = [r for r in records if not known & {r.image, r.mask}]
+    spread = records[:: max(1, -(-len(records) // read))]
+    chosen = [r for r in spread if not known & {r.image, r.mask}]
     with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(see, chosen[:: max(1, -(-len(chosen) // read))])
+        found = pool.map(see, chosen)
         return [*faults, *(fault for fault in found if fault)]
 
 

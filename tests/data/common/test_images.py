@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from src.data.common.images import (
     fitted_size,
     image_size_of,
     list_images,
+    natural_key,
     read_image,
     resize,
     write_image,
@@ -210,3 +213,13 @@ def test_sub_folders_are_counted_or_taken_and_several_sources_are_one_list(tmp_p
         list_images(tmp_path)
     several = [f"{tmp_path}/bees/deep/2.png", f"{tmp_path}/ants", f"{tmp_path}/**/*.png"]
     assert [p.name for p in list_images(several, False)] == ["2.png", "1.png"]
+
+
+def test_natural_order_in_keys_of_one_string():
+    names = ["b1", "a10", "a9", "a09b", "A2", "a", "a1/c", "a-1", "a1"]
+    ordered = sorted((Path(name) for name in names), key=natural_key)
+    assert [str(path) for path in ordered] == [
+        "a", "a1", "a1/c", "A2", "a9", "a09b", "a10", "a-1", "b1"
+    ]  # fmt: skip
+    key = natural_key(Path("data/train/0007/frame_000123.jpg"))
+    assert [type(part) for part in key] == [str, str] and sum(map(len, key)) < 100
