@@ -35,7 +35,7 @@ class ScaleOptions(CommandSettings):
     """Seconds and memory of first steps on a tree of many images."""
 
     folder: Path = option(Path("/tmp/scale"), help="where the tree lies, or is made")
-    images: int = option(1_000_000, ge=1000, help="images in the tree")
+    images: int = option(1_000_000, ge=2000, help="images in the tree")
     steps: list[str] = option([], help="only these steps")
     one: str | None = option(None, hidden=True, help="the step that this process runs")
 

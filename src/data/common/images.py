@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import logging
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from ...core.errors import UserError
-from ...core.files import atomic_path
+from ...core.files import atomic_path, resolved
 from ...core.structures import Geometry, ResizeMode, Size
 from .shards import find_shards, is_shards, open_file, open_shard
 
@@ -164,9 +165,9 @@ def list_images(
     """
     if not isinstance(source, (str, Path)):
         found = [path for one in source for path in list_images(one, recursive)]
-        first: dict[Path, Path] = {}
-        for path in found:
-            first.setdefault(path.resolve(), path)
+        first: dict[str, Path] = {}
+        for real, path in zip(resolved(found), found):
+            first.setdefault(real, path)
         return list(first.values())
     text = str(Path(source).expanduser())
     path = Path(text)
@@ -193,9 +194,12 @@ def list_images(
 
 
 def _images_of_folder(path: Path, recursive: bool | None) -> list[Path]:
-    found = [p for p in path.iterdir() if is_image(p) and p.is_file()]
-    folders = [p for p in path.iterdir() if p.is_dir()]
-    below = [p for f in folders for p in f.rglob("*") if is_image(p) and p.is_file()]
+    found, folders = _listed(path)
+    below = []
+    while folders:
+        more, deeper = _listed(folders.pop())
+        below += more
+        folders += [folder for folder in deeper if not folder.is_symlink()]
     if recursive or (recursive is False and below and not found):
         if not recursive:
             log.info("%s has no image of its own: those of its sub-folders are taken", path)
@@ -209,6 +213,14 @@ def _images_of_folder(path: Path, recursive: bool | None) -> list[Path]:
         log.info("%d images of %s; %d more in its sub-folders are left out (%s takes them)",
                  len(found), path, len(below), how)  # fmt: skip
     return found
+
+
+def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images of a folder and its sub-folders, without asking the file system for each."""
+    with os.scandir(folder) as entries:
+        there = [(folder / e.name, e.is_dir(), e.is_file()) for e in entries]
+    images = [path for path, _, is_file in there if is_file and is_image(path)]
+    return images, [path for path, is_folder, _ in there if is_folder]
 
 
 def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:

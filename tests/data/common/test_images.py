@@ -21,6 +21,7 @@ from src.data.common.images import (
     resize,
     write_image,
 )
+from tests.counting import calls
 from tests.data.helpers import picture
 
 
@@ -223,3 +224,16 @@ def test_natural_order_in_keys_of_one_string():
     ]  # fmt: skip
     key = natural_key(Path("data/train/0007/frame_000123.jpg"))
     assert [type(part) for part in key] == [str, str] and sum(map(len, key)) < 100
+
+
+def test_listing_asks_for_no_file(tmp_path):
+    """A million questions to a network's file system, once each way, were most of the start."""
+    for name in ("a", "b/c", "b/d"):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(100):
+            (tmp_path / name / f"{i}.jpg").touch()
+    (tmp_path / "a" / "no.jpg").symlink_to(tmp_path / "nowhere")
+    with calls() as counted:
+        found = list_images([tmp_path / "a", tmp_path / "b", tmp_path / "a" / "*.jpg"], True)
+    assert len(found) == 301  # the glob takes the broken link, which reading tells
+    assert counted["stat"] < 50 and counted["lstat"] < 1000 and counted["realpath"] < 10
