@@ -1,4 +1,14 @@
-"""Every command of the README is one that the program understands."""
+"""Every command of the README and of docs/ is one that the program understands; some are run.
+
+pages                                          here
+README, train_classifier and infer_classifier  run, on drawn pictures
+README, demo                                   run by tests/test_bootstrap.py
+README, the others; classification, depth,     parsed: minutes of training; the tests of the tasks
+detection, segmentation                        run their main functions on small data
+pictures, features, kept_features, evaluation  parsed: they need pretrained weights or shared data
+pretraining                                    parsed: hours of training
+benchmarks, python_versions                    that they are there: minutes to hours of computing
+"""
 
 from __future__ import annotations
 
@@ -12,8 +22,10 @@ import pytest
 
 from src.classification.settings import InferClassifier, TrainClassifier
 from src.core import cli
+from src.core.config import CommandSettings
 from src.data.check import any_options
 from src.data.command_settings import FetchVoc
+from src.depth.settings import InferDepthImage, TrainDepth
 from src.detection.settings import (
     DetectionModelSummary,
     InferDetectionImage,
@@ -21,15 +33,23 @@ from src.detection.settings import (
     TrainDetection,
 )
 from src.evaluate import EvaluateOptions
+from src.evaluate_backbone import EvaluateBackbone
+from src.features import settings as features
+from src.oneshot.settings import PropagateOptions, SegmentOptions
+from src.pretraining import settings as pretraining
+from src.retrieval import settings as retrieval
 from src.segmentation.settings import (
     InferSegmentationImage,
     InferSegmentationVideo,
     TrainSegmentation,
 )
+from src.visualise import settings as visualise
+from tests.classification.drawn import draw_folders
 from tests.conftest import PROJECT
 
 README = (PROJECT / "README.md").read_text()
-SETTINGS = {
+PAGES = {page.name: page.read_text() for page in (PROJECT / "docs").glob("*.md")}
+SETTINGS: dict[str, type[CommandSettings]] = {
     "train_detection.py": TrainDetection,
     "infer_det_image.py": InferDetectionImage,
     "infer_det_video.py": InferDetectionVideo,
@@ -42,33 +62,62 @@ SETTINGS = {
     "src.data.check": any_options(),
     "src.data.fetch_voc": FetchVoc,
     "src.detection.model": DetectionModelSummary,
+    "train_depth.py": TrainDepth,
+    "infer_depth_image.py": InferDepthImage,
+    "train_ssl.py": pretraining.TrainSsl,
+    "src.pretraining export": pretraining.ExportOptions,
+    "src.pretraining replay": pretraining.ReplayOptions,
+    "src.pretraining pseudo": pretraining.PseudoOptions,
+    "src.evaluate_backbone": EvaluateBackbone,
+    "src.features extract": features.ExtractOptions,
+    "src.features similarity": features.SimilarityOptions,
+    "src.retrieval build": retrieval.BuildOptions,
+    "src.retrieval search": retrieval.SearchOptions,
+    "src.retrieval add": retrieval.AddOptions,
+    "src.retrieval delete": retrieval.DeleteOptions,
+    "src.retrieval duplicates": retrieval.DuplicatesOptions,
+    "src.retrieval evaluate": retrieval.EvaluateOptions,
+    "src.visualise attention": visualise.AttentionOptions,
+    "src.visualise pca": visualise.PcaOptions,
+    "src.visualise similarity": visualise.SimilarityOptions,
+    "src.oneshot": SegmentOptions,
+    "src.oneshot propagate": PropagateOptions,
 }
 
 
-def commands() -> list[str]:
-    """``python ...`` lines of code blocks (continued lines joined) and of inline code."""
-    text = README.replace("\\\n", " ")
-    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    lines += re.findall(r"`(python [^`]+)`", text)
-    return sorted({line for line in lines if line.startswith("python ")})
+def commands(text: str) -> list[str]:
+    """``python ...`` lines of code blocks, fenced or indented (continued lines joined), and of
+    inline code; those that are cut short (...) are not."""
+    text = re.sub(r"\\\n *", "", text)
+    lines = re.findall(r"^(?: {4})?(python [^\n]+)$", text, re.MULTILINE)
+    lines += re.findall(r"`(python [^`\n]+)`", text)
+    whole = {re.sub(r" +# .*", "", line).strip() for line in lines}
+    return sorted(one for one in whole if "..." not in one)
 
 
-@pytest.mark.parametrize("command", commands())
+ALL = sorted({c for text in (README, *PAGES.values()) for c in commands(text)})
+
+
+@pytest.mark.parametrize("command", ALL)
 def test_command_is_understood(command):
     words = shlex.split(command)[1:]
+    if words[0] in ("-", "-c"):
+        pytest.skip("Python code, not a command of ours")
     if words[0] == "-m":
         words = words[1:]
         assert importlib.util.find_spec(words[0]) is not None
     else:
         assert (PROJECT / words[0]).is_file()
     name, *flags = words
+    if flags and f"{name} {flags[0]}" in SETTINGS:
+        name, flags = f"{name} {flags[0]}", flags[1:]
     if name not in SETTINGS:
-        pytest.skip(f"{name} has tests of its own")
+        pytest.skip(f"{name} is there; it reads its flags by itself, and they are not checked here")
     settings = SETTINGS[name]
     if "my.yaml" in flags:  # a placeholder: a real file stands in for it
         flags[flags.index("my.yaml")] = "detection_configs/demo.yaml"
-    cli.parse(settings, flags, name)
+    if flags or name != "src.evaluate":  # without a flag it is named, not called
+        cli.parse(settings, flags, name)
 
 
 def test_bootstrap_explains_itself():
@@ -82,3 +131,27 @@ def test_bootstrap_explains_itself():
 def test_every_file_that_the_readme_links_exists():
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert [t for t in targets if "://" not in t and not (PROJECT / t).exists()] == []
+
+
+@pytest.mark.slow
+def test_the_readmes_classifier_is_trained_and_used_as_written(tmp_path):
+    """On drawn pictures, from random weights, a single epoch; all else as it stands there."""
+    draw_folders(tmp_path / "ants_bees", train=4, valid=2)
+    chain = [c for c in commands(README) if "classifier.py" in c]
+    assert len(chain) == 2
+    small = "--epochs 1 --imgsz 32 --workers 0"
+    for command in sorted(chain, key=lambda one: "infer_" in one):
+        command = command.replace("path/to/", f"{tmp_path}/")
+        command = command.replace("outputs/ants_bees", f"{tmp_path}/run")
+        command = re.sub(r"--model-name \S+ --weights \S+", "--weights none", command)
+        command = command.replace("--epochs 10", f"{small} --model-name dinov3_convnext_atto")
+        command = command.replace("--out-dir ants_bees", f"--out-dir {tmp_path}/run")
+        extra = ["--out-dir", str(tmp_path / "found")] if "infer_" in command else []
+        extra += ["--cache-dir", str(tmp_path / "kept")] if "train_" in command else []
+        done = subprocess.run(
+            [sys.executable, *shlex.split(command)[1:], *extra],
+            cwd=PROJECT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, command + done.stdout + done.stderr
+    assert (tmp_path / "run" / "best_model.pth").is_file()
+    assert len(list((tmp_path / "found").glob("*.png"))) == 8
