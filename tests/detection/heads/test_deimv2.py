@@ -23,9 +23,12 @@ pytest.importorskip("transformers", minversion="5.8", reason="deimv2 needs trans
 
 class TestDeimv2(HeadTester):
     head = "deimv2"
-    overfit_steps = 15
-    overfit_share = 0.97
-    overfit_lr = 1e-3
+    # ``mal`` and ``fgl`` are weighed by the IoU that is reached, so they grow as boxes come nearer
+    # (by 1.8 and 1.6 in 25 steps) and hide it: their sum sinks to .83, and to .97 where the layers
+    # that predict boxes are not trained at all. The boxes' own terms: .64, and 1.00.
+    overfit_terms = ("bbox", "giou")
+    overfit_steps = 25
+    overfit_share = 0.8
     # A set predictor needs more steps to place boxes than a test on the CPU can spend.
     test_finds_what_it_has_learnt = None
 
