@@ -152,7 +152,13 @@ def torchrun(root: Path, name: str, *flags: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    "flags", [("--strategy", "fsdp"), ("--cache-features",)], ids=["fsdp", "kept"]
+    "flags",
+    [
+        ("--strategy", "fsdp"),
+        ("--strategy", "fsdp", "--precision", "bf16", "--fine-tune", "--slide"),
+        ("--cache-features",),
+    ],
+    ids=["fsdp", "fsdp bf16 windows", "kept"],
 )
 def test_two_processes_with_photographs_of_all_shapes(flags, tmp_path):
     """FSDP gathers weights at each pass: the processes need equally many, or hang. Kept features:

@@ -14,6 +14,7 @@ from ..core.progress import Progress
 from ..engine.distributed import gather_objects, is_main
 from ..metrics.classification import THRESHOLD, ClassificationMetric, ClassificationScores
 from ..predict.evaluation import Rows
+from ..predict.in_step import in_step
 from ..visualise.plots import plot_confusion, plot_reliability
 from .classifier import Classifier
 from .losses import stack_targets
@@ -35,7 +36,7 @@ def evaluate(
     metric = ClassificationMetric(names, model.criterion.multi_label)
     progress = Progress("evaluation", len(loader))
     with torch.inference_mode():
-        for batch in loader:
+        for batch in in_step(loader, model, device):
             moved = batch.to(device)
             found = model.criterion.probabilities(model(moved.image_list()))
             probabilities, truth = found.cpu().numpy(), stack_targets(batch.targets).numpy()

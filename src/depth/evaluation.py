@@ -20,6 +20,7 @@ from ..data.depths.settings import DepthDataset
 from ..engine.distributed import gather_objects, is_main
 from ..metrics.depth import DepthMetric, DepthScores
 from ..predict.evaluation import Rows
+from ..predict.in_step import in_step
 from ..visualise.depth import depth_rows
 from ..visualise.draw import contact_sheet
 
@@ -50,7 +51,7 @@ def evaluate(
     metric, kept = DepthMetric(), {}
     progress = Progress("evaluation", len(loader))
     with torch.inference_mode():
-        for batch in loader:
+        for batch in in_step(loader, model, device):
             answers = model([image.to(device) for image in batch.image_list()])
             for i, answer in enumerate(answers):
                 found = depth_map(answer, batch.geometries[i]).cpu().numpy()

@@ -16,6 +16,7 @@ from ..data.common.loaders import Batch
 from ..engine.distributed import gather_objects, is_main
 from ..metrics.boxes import BoxTruth
 from ..metrics.detection import DetectionMetric, DetectionScores
+from ..predict.in_step import in_step
 from ..predict.predictor import download
 from ..predict.results import rescale_detections
 
@@ -37,7 +38,7 @@ def predict_split(model: nn.Module, loader: DataLoader[Batch], device: torch.dev
     model = cast("Detector", model)
     progress = Progress("evaluation", len(loader))
     with torch.inference_mode():
-        for batch in loader:
+        for batch in in_step(loader, model, device):
             batch = batch.to(device)
             results = download(model.start(batch.image_list()))
             for index, geometry, result in zip(batch.indices, batch.geometries, results):

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -96,7 +97,9 @@ def build_fabric(options: TrainingOptions, dtype: torch.dtype) -> Fabric:
     if options.strategy == "fsdp":
         if dtype == torch.float16:
             raise UserError("--strategy fsdp does not go with --precision 16; use bf16")
-        strategy = ModelParallelStrategy(_shard, data_parallel_size=world(), tensor_parallel_size=1)
+        strategy = ModelParallelStrategy(
+            partial(_shard, dtype=dtype), data_parallel_size=world(), tensor_parallel_size=1
+        )
     else:
         strategy = DDPStrategy(gradient_as_bucket_view=True)
     fabric = Fabric(
@@ -148,20 +151,44 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return found
 
 
-def _shard(model: nn.Module, mesh: Any) -> nn.Module:
+def _shard(model: nn.Module, mesh: Any, dtype: torch.dtype) -> nn.Module:
     """FSDP2 (https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html), a group
-    of parameters per backbone block and one for the rest."""
-    from torch.distributed.fsdp import fully_shard
+    of parameters per backbone block and one for the rest.
+
+    Blocks are gathered, and run, in ``dtype`` (as in DINOv3's own training); the rest is gathered
+    as it is (heads have parts that need the digits). Gradients are summed in ``dtype``.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     data_parallel = mesh["data_parallel"]
     for tensor in (*model.parameters(), *model.buffers()):
         moved = tensor.data.to(mesh.device_type)
         dist.broadcast(moved, src=0)
         tensor.data.copy_(moved)
+    lower = None if dtype == torch.float32 else dtype
     for block in blocks_of(model):
-        fully_shard(block, mesh=data_parallel)
-    fully_shard(model, mesh=data_parallel)
+        fully_shard(block, mesh=data_parallel, mp_policy=MixedPrecisionPolicy(lower, lower))
+    fully_shard(model, mesh=data_parallel, mp_policy=MixedPrecisionPolicy(None, lower))
     return model
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP has sharded the model."""
+    return hasattr(model, "unshard")
+
+
+@contextmanager
+def whole_rest(model: nn.Module) -> Iterator[None]:
+    """Inside, what FSDP shards beside the blocks is whole (collective); blocks are gathered at
+    their turn, as ever. For use of a model that does not go through its ``forward``."""
+    fsdp: Any = model
+    if is_sharded(model):
+        fsdp.unshard()
+    try:
+        yield
+    finally:
+        if is_sharded(model):
+            fsdp.reshard()
 
 
 def full_tensor(value: Tensor) -> Tensor:

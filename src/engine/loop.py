@@ -6,7 +6,6 @@ of the step, so that a run resumes exactly from weights, optimizer state and a p
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import random
@@ -22,7 +21,6 @@ from ..core.config import to_yaml
 from ..core.errors import UserError
 from ..core.files import write_text
 from ..core.progress import Progress
-from . import state
 from .distributed import (
     any_rank,
     broadcast_buffers,
@@ -32,6 +30,7 @@ from .distributed import (
     is_main,
     rank,
     synchronise_norms,
+    whole_rest,
     world,
 )
 from .ema import MovingAverage
@@ -100,11 +99,8 @@ class _Run:
         groups = job.parameter_groups or parameter_groups(job.model, options)
         if self.device.type == "cuda" and world() > 1:
             synchronise_norms(job.model)
-        # FSDP gathers weights at each forward, in step on all processes; validation has not the
-        # same number of batches everywhere, so it goes through a whole copy.
-        sharded = options.strategy == "fsdp"
-        self.twin = copy.deepcopy(job.model).to(self.device) if sharded else None
-        if self.device.type == "cuda" and not sharded:  # FSDP2 takes contiguous weights alone
+        # FSDP2 takes contiguous weights alone
+        if self.device.type == "cuda" and options.strategy != "fsdp":
             job.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = self.fabric.setup_module(job.model)
         self.optimizer = build_optimizer(job.model, groups, options, scaled=dtype == torch.float16)
@@ -284,13 +280,9 @@ class _Run:
         try:
             with self.ema.swapped() if self.ema else nullcontext(), self.stop.at_once():
                 broadcast_buffers(job.model)  # the averaged ones
-                model = job.model
-                if self.twin is not None:
-                    state.copy_weights(job.model, self.twin)
-                    model = self.twin
-                model.eval()
-                with torch.no_grad(), self.fabric.autocast():
-                    metrics = job.validate(model)
+                job.model.eval()
+                with torch.no_grad(), self.fabric.autocast(), whole_rest(job.model):
+                    metrics = job.validate(job.model)
         except KeyboardInterrupt:
             if world() == 1:  # several processes cannot be brought together here
                 self._leave()

@@ -22,11 +22,14 @@ def full_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Whole weights of a (sharded) model into a plain twin, tensor by tensor (collective)."""
-    twins = target.state_dict()
+def copy_weights(source: nn.Module, target: nn.Module | None) -> None:
+    """Whole weights of a (sharded) model into a plain twin, tensor by tensor (collective; None
+    where no twin is wanted)."""
+    twins = target.state_dict() if target is not None else {}
     for name, value in source.state_dict().items():
-        twins[name].copy_(full_tensor(value.detach()))
+        whole = full_tensor(value.detach())
+        if name in twins:
+            twins[name].copy_(whole)
 
 
 @torch.no_grad()

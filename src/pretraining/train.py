@@ -41,6 +41,7 @@ class PretrainingTask(TrainingTask[TrainSsl]):
 
     def __init__(self, options: TrainSsl, hooks: Sequence[Hook] = ()) -> None:
         super().__init__(options, hooks)
+        self.whole: Any = None  # the main process's copy of a sharded backbone
         given = {name: getattr(options, name) for name in ("weights", "teacher")}
         preset = options.config or options.default_config(given)
         log.info("preset: %s", preset or "none: the defaults are those of one_gpu.yaml")
@@ -217,6 +218,11 @@ class PretrainingTask(TrainingTask[TrainSsl]):
 
     def job_fields(self, model: Any, loader: Any) -> dict[str, Any]:
         """Curves by step, gradients clipped part by part, and no bad step applied."""
+        import copy
+
+        from ..engine.distributed import is_main
+        from ..engine.precision import choose_device
+        from .export import trained_backbone
         from .groups import parameter_groups, token_groups
         from .steps import SslSteps
 
@@ -230,6 +236,8 @@ class PretrainingTask(TrainingTask[TrainSsl]):
                 patch_embed=options.patch_embed_lr,
             )
         self.model, self.steps = model, SslSteps(options, self.steps_per_epoch, model)
+        if options.strategy == "fsdp" and is_main():  # it looks alone, and at the backbone alone
+            self.whole = copy.deepcopy(trained_backbone(model)).to(choose_device(options.device))
         return {
             "parameter_groups": groups,
             "step_hooks": [self.steps],
@@ -241,25 +249,29 @@ class PretrainingTask(TrainingTask[TrainSsl]):
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """What was watched since the last epoch; now and then the probe and the picture."""
         from ..engine.distributed import is_main
+        from ..engine.state import copy_weights
         from .export import trained_backbone
         from .watch import advice
 
         options = self.options
 
         def validate(model: Any) -> dict[str, float]:
+            epoch = self.steps.done_epochs()
+            backbone = trained_backbone(model)
+            if options.strategy == "fsdp":
+                copy_weights(backbone, self.whole)
+                backbone = self.whole
             if not is_main():
                 return {}
-            epoch = self.steps.done_epochs()
             watch = getattr(self.model, "watch", None)
             row = watch.read() if watch is not None else {}
             if row and epoch > max(1, options.freeze_last_epochs):
                 self.warn(advice(row, options.prototypes, self.channels(model)))
-            if epoch % options.eval_every == 0 or epoch == options.epochs:
-                backbone = trained_backbone(model)
-                if hasattr(backbone, "tokens"):
-                    self.strip.draw(backbone, epoch)
-                    if self.probe is not None:
-                        row |= self.probe(backbone)
+            due = epoch % options.eval_every == 0 or epoch == options.epochs
+            if due and hasattr(backbone, "tokens"):
+                self.strip.draw(backbone, epoch)
+                if self.probe is not None:
+                    row |= self.probe(backbone)
             return row
 
         return validate

@@ -19,6 +19,7 @@ from ..data.masks.reader import MaskReader, MaskRecord
 from ..engine.distributed import gather_objects, is_main
 from ..metrics.segmentation import SegmentationMetric, SegmentationScores
 from ..predict.evaluation import Rows
+from ..predict.in_step import in_step
 from ..visualise.draw import contact_sheet, draw_classes, draw_errors, legend_below
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def evaluate(
     kept: Maps = {}
     progress = Progress("evaluation", len(loader))
     with torch.inference_mode():
-        for batch in loader:
+        for batch in in_step(loader, model, device):
             truths = [target["mask"].numpy() for target in batch.targets]
             results = model([image.to(device) for image in batch.image_list()])
             for index, geometry, logits, truth in zip(

@@ -98,6 +98,8 @@ def test_two_processes_train_the_same_model(tmp_path):
 
 
 def test_sharded_run_is_the_same_and_resumes_unsharded(tmp_path):
+    """Validated in shards: averaged weights in one epoch, and the trained ones are whole again in
+    the next."""
     options = {"epochs": 3, "ema": 0.9, "clip": 1.0, "toy": {"fine_tune": True}}
     expected = fit(toy_job(tmp_path / "one", options))
     sharded = {**options, "epochs": 2, "strategy": "fsdp"}

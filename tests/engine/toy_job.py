@@ -118,6 +118,8 @@ def toy_job(run_dir: Path, values: dict) -> Job:
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert not model.training
+        if options.strategy == "fsdp":  # no whole twin: the blocks themselves, still in shards
+            assert all(hasattr(p, "device_mesh") for p in model.backbone.blocks.parameters())
         mine = slice(distributed.rank(), None, distributed.world())
         right = (model(images[mine]).argmax(dim=1) == labels[mine]).tolist()
         parts = distributed.gather_objects(right)
