@@ -3,7 +3,7 @@
     git worktree add /tmp/before COMMIT
     python -m benchmarks.passes --images ../shared/data/ants_bees [--before /tmp/before]
 
-train_det.py with a frozen backbone, one epoch: the first images of the folder (and its folders)
+train_detection.py with a frozen backbone, one epoch: the first images of the folder (and its folders)
 are trained on and validated, with one drawn box each, at 640x640 (``fit``), in batches of 16. Each
 state runs its own command; the backbone's layers answer zeros, so only the passes are real.
 """
@@ -102,7 +102,7 @@ def measure(options: PassesOptions) -> None:
     states = {"now": Path.cwd()}
     if options.before is not None:
         states = {"before": options.before.resolve(), **states}
-    log.info("| augment | state | passes for each batch of images | shapes | pixels an image |")
+    log.info("| augment | state | passes for %d images | shapes | pixels |", options.batch)
     log.info("|---|---|---|---|---|")
     for preset in ("none", "ssd"):
         for state, root in states.items():
