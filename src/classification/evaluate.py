@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core.files import write_json
 from ..data.common.faults import report_faults
+from ..data.common.images import read_image
 from ..data.common.loaders import valid_loader
 from ..data.labels.reader import check_labels, read_labels, split_source
 from ..data.labels.settings import LabelDataset
@@ -21,9 +25,11 @@ from ..predict.evaluation import (
     check_classes,
     header,
     source_of,
+    worst_of,
     write_rows,
 )
 from ..predict.restore import resize_of
+from ..visualise.worst import draw_worst
 from .evaluation import draw_scores, evaluate
 from .restore import restore_classifier
 
@@ -63,5 +69,19 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     write_json(out_dir / "results.json", results)
     write_rows(out_dir, [record.image for record in records], rows)
     pictures = [IMAGES, *draw_scores(scores, out_dir)]
+    wrong = {i: row for i, row in rows.items() if row["truth"] != row["prediction"]}
+    surest = {i: {**row, "sure": _sure(row)} for i, row in wrong.items()}
+
+    def draw(index: int) -> list[np.ndarray]:
+        return [read_image(records[index].image)]
+
+    worst = worst_of(surest, "sure", high=True)
+    draw_worst(worst, wrong, [record.image for record in records], draw, out_dir / "worst.jpg")
+    pictures += ["worst.jpg"] if worst else []
     log.info("%s\nresults.json, %s are in %s", scores.table(), ", ".join(pictures), out_dir)
     return results
+
+
+def _sure(row: Mapping[str, Any]) -> float:
+    """How sure the model was of what it named, at most (0: it named nothing)."""
+    return max((float(value) for value in row["probability"].split("; ") if value), default=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from ..data.depths.reader import check_depths, read_depth_split
 from ..data.depths.settings import DepthDataset
 from ..data.depths.transforms import DepthTransform
 from ..engine.precision import choose_batch
-from ..predict.evaluation import IMAGES, Rows, arithmetic, canvas_of, header, source_of, write_rows
+from ..predict.evaluation import (
+    IMAGES,
+    Rows,
+    arithmetic,
+    canvas_of,
+    header,
+    source_of,
+    worst_of,
+    write_rows,
+)
 from ..predict.restore import resize_of
 from .depther import FlipAveraged
 from .evaluation import draw_maps, evaluate
@@ -37,9 +47,9 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     transform = DepthTransform(
         dataset, trained.image_size, resize_of(options, trained), training=False
     )
-    loader = valid_loader(
-        records,
-        transform,
+    load = partial(
+        valid_loader,
+        transform=transform,
         batch=choose_batch(options.batch, options.device),
         workers=options.workers,
         canvas=canvas_of(options, trained),
@@ -48,7 +58,9 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     keep = range(0, len(records), len(records) // 6 or 1)
     rows: Rows = {}
     with arithmetic(options, trained) as device:
-        scores, maps = evaluate(model.to(device), loader, device, keep=keep, rows=rows)
+        scores, maps = evaluate(model.to(device), load(records), device, keep=keep, rows=rows)
+        worst = [records[i] for i in worst_of(rows, "RMSE", high=True)]
+        _, found_worst = evaluate(model, load(worst), device, keep=range(len(worst)))
     assert scores is not None
     told = {
         "source": [str(folders.images), str(folders.truths)],
@@ -59,6 +71,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     write_json(out_dir / "results.json", results)
     write_rows(out_dir, [record.image for record in records], rows)
     draw_maps(maps, records, dataset, out_dir / "depths.jpg")
+    draw_maps(found_worst, worst, dataset, out_dir / "worst.jpg")
     log.info("%s", scores.table())
-    log.info("results.json, %s and depths.jpg are in %s", IMAGES, out_dir)
+    log.info("results.json, %s, worst.jpg and depths.jpg are in %s", IMAGES, out_dir)
     return results

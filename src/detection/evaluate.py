@@ -19,11 +19,20 @@ from ..data.common.loaders import valid_loader
 from ..engine.precision import choose_batch
 from ..metrics.confusion import image_errors
 from ..metrics.detection import DetectionScores
-from ..predict.evaluation import arithmetic, canvas_of, check_classes, header, source_of
+from ..predict.evaluation import (
+    Rows,
+    arithmetic,
+    canvas_of,
+    check_classes,
+    header,
+    source_of,
+    worst_of,
+    write_rows,
+)
 from ..predict.restore import Trained, resize_of
 from ..visualise.draw import draw_detections
 from ..visualise.plots import plot_confusion, plot_pr_curves, plot_score_curves
-from ..visualise.worst import write_worst
+from ..visualise.worst import draw_worst
 from .evaluation import evaluate, predict_images, score
 from .infer import detection_predictor
 from .restore import restore_detector
@@ -98,11 +107,11 @@ def report_worst(
     threshold: float,
     out_dir: Path,
 ) -> None:
-    """images.csv and worst.jpg: what is wrong image by image, the most errors first."""
-    rows = [
-        {"file": str(record.image), **image_errors(result, threshold)}
-        for record, result in zip(records, scores.results, strict=True)
-    ]
+    """images.csv: what is wrong image by image; worst.jpg: those with the most errors."""
+    pairs = zip(records, scores.results, strict=True)
+    rows: Rows = {i: dict(image_errors(result, threshold)) for i, (_, result) in enumerate(pairs)}
+    paths = [record.image for record in records]
+    write_rows(out_dir, paths, rows)
 
     def draw(index: int) -> list[np.ndarray]:
         result, image = scores.results[index], read_image(records[index].image)
@@ -111,7 +120,8 @@ def report_worst(
         truth = draw_detections(image, result.truth.boxes, result.truth.labels, names)
         return [truth, draw_detections(image, *found)]
 
-    write_worst(rows, [float(str(row["errors"])) for row in rows], draw, out_dir)
+    worst = worst_of(rows, "errors", high=True)
+    draw_worst(worst, rows, paths, draw, out_dir / "worst.jpg")
 
 
 def table(results: dict[str, Any]) -> str:

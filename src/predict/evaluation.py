@@ -52,6 +52,14 @@ def write_rows(folder: Path, paths: Sequence[Path], rows: Rows) -> None:
     write_text(folder / IMAGES, text.getvalue())
 
 
+def worst_of(rows: Rows, figure: str, *, high: bool = False, most: int = 12) -> list[int]:
+    """Positions of the images whose figure is the lowest (high: the highest), the worst first;
+    those without the figure are left out."""
+    told = {i: row[figure] for i, row in rows.items() if row.get(figure) is not None}
+    known = [i for i, value in told.items() if value == value]  # no nan
+    return sorted(known, key=told.__getitem__, reverse=high)[:most]
+
+
 @dataclass
 class SplitSource:
     """Where the split lies that is evaluated. dataset: the dataset part of the YAML; data_root,

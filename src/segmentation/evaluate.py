@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from ..predict.evaluation import (
     check_classes,
     header,
     source_of,
+    worst_of,
     write_rows,
 )
 from ..predict.restore import resize_of
+from ..visualise.draw import colour_table
 from ..visualise.plots import plot_confusion
-from .evaluation import evaluate
+from .evaluation import draw_maps, evaluate
 from .inference import looking
 from .restore import restore_segmenter
 from .settings import SegmentationInference
@@ -47,9 +50,9 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     mode = resize_of(options, trained)
     batch = choose_batch(options.batch, options.device)
     model, resize = looking(trained.model, options, trained.image_size, mode, batch)
-    loader = valid_loader(
-        records,
-        MaskTransform(reader, trained.image_size, resize, training=False),
+    load = partial(
+        valid_loader,
+        transform=MaskTransform(reader, trained.image_size, resize, training=False),
         batch=1 if options.slide else batch,
         workers=options.workers,
         canvas=canvas_of(options, trained),
@@ -57,7 +60,10 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     rows: Rows = {}
     with arithmetic(options, trained) as device:
         model = model.to(device)
-        scores, _ = evaluate(model, loader, trained.names, device, boundary=True, rows=rows)
+        names = trained.names
+        scores, _ = evaluate(model, load(records), names, device, boundary=True, rows=rows)
+        worst = [records[i] for i in worst_of(rows, "pixel_accuracy")]
+        _, maps = evaluate(model, load(worst), names, device, keep=range(len(worst)))
     assert scores is not None
     places = folders.images, folders.truths, folders.listed
     told = {
@@ -70,5 +76,6 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     matrix = out_dir / "confusion_matrix.png"
     plot_confusion(scores.confusion, scores.names, matrix, percent=True)
     log.info("%s", scores.table())
-    log.info("results.json, %s and confusion_matrix.png are in %s", IMAGES, out_dir)
+    draw_maps(maps, worst, reader, colour_table(len(names), dataset.colours), out_dir / "worst.jpg")
+    log.info("results.json, %s, worst.jpg and confusion_matrix.png are in %s", IMAGES, out_dir)
     return results

@@ -89,6 +89,7 @@ def test_evaluate(run: Path, rooms: Path, tmp_path: Path) -> None:
     head, *rows = [line.split(",") for line in (run / "history.csv").read_text().splitlines()]
     column = head.index("RMSE")
     assert results["RMSE"] == pytest.approx(min(float(row[column]) for row in rows), 1e-4)
+    assert (tmp_path / "worst.jpg").is_file()
     with open(tmp_path / "images.csv") as file:
         images = list(csv.DictReader(file))
     for name in ("RMSE", "AbsRel"):  # the means over images

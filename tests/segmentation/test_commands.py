@@ -167,6 +167,7 @@ def test_evaluate(run: Path, data: Path, tmp_path: Path) -> None:
     for name in content["ALL_CLASSES"]:
         last = float(best[-1].split(",")[best[0].split(",").index(f"IoU/{name}")])
         assert 0 <= last <= 1
+    assert (tmp_path / "out" / "worst.jpg").is_file()
     with open(tmp_path / "out" / "images.csv") as file:
         rows = list(csv.DictReader(file))
     names = [Path(row["image"]).name for row in rows]
