@@ -3,9 +3,9 @@
     git worktree add /tmp/before COMMIT
     python -m benchmarks.passes --images ../shared/data/ants_bees [--before /tmp/before]
 
-train_detection.py with a frozen backbone, one epoch: the first images of the folder (and its folders)
-are trained on and validated, with one drawn box each, at 640x640 (``fit``), in batches of 16. Each
-state runs its own command; the backbone's layers answer zeros, so only the passes are real.
+One epoch of train_detection.py with a frozen backbone: images from all over the folder are trained
+on and validated, with one drawn box each, at 640x640 (``fit``), in batches of 16. Each state runs
+its own command; the backbone's layers answer zeros, so only the passes are real.
 """
 
 from __future__ import annotations
