@@ -34,8 +34,16 @@ def evaluate(options: Any) -> dict[str, Any]:
     from .predict.evaluation import claim_folder
 
     task = load_checkpoint(options.model)["task"]
-    check_options(options, task, tasks()[task].evaluate_options)
-    return tasks()[task].evaluate(options, claim_folder(options))
+    own = tasks()[task].evaluate_options
+    check_options(options, task, own)
+    return tasks()[task].evaluate(as_of(options, own), claim_folder(options))
+
+
+def as_of(options: Any, own: type[CommandSettings]) -> Any:
+    """What was given, with the defaults of the checkpoint's task: tasks may have an option of one
+    name (--overlap: of windows, of tiles), each with a default and a meaning of its own."""
+    kind: Any = type("EvaluateTask", (own, EvaluationOptions), {"__module__": __name__})
+    return kind(**{name: getattr(options, name) for name in options.model_fields_set})
 
 
 def check_options(options: Any, task: str, own: type[CommandSettings]) -> None:
