@@ -16,16 +16,16 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
     """results.json (all figures, published ones with their sources) and results.md."""
     known = {label: asdict(published(row["model_name"])) for label, row in results["rows"].items()}
     content = {**results, "published": known, "sources": SOURCES}
-    write_json(folder / "results.json", plain(content))
+    write_json(folder / "results.json", plain_figures(content))
     write_text(folder / "results.md", markdown(results) + "\n")
 
 
-def plain(value: Any) -> Any:
+def plain_figures(value: Any) -> Any:
     """Paths as text, NaN as None: what JSON can hold."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain_figures(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain_figures(item) for item in value]
     if isinstance(value, float) and value != value:
         return None
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)

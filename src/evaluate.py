@@ -35,7 +35,7 @@ def evaluate(options: Any) -> dict[str, Any]:
 
     task = load_checkpoint(options.model)["task"]
     own = tasks()[task].evaluate_options
-    check_options(options, task, own)
+    refuse_foreign_options(options, task, own)
     return tasks()[task].evaluate(as_of(options, own), claim_folder(options))
 
 
@@ -46,7 +46,7 @@ def as_of(options: Any, own: type[CommandSettings]) -> Any:
     return kind(**{name: getattr(options, name) for name in options.model_fields_set})
 
 
-def check_options(options: Any, task: str, own: type[CommandSettings]) -> None:
+def refuse_foreign_options(options: Any, task: str, own: type[CommandSettings]) -> None:
     """UserError for options that would do nothing: those of other tasks and of other splits."""
     from .core.errors import UserError
 

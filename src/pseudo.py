@@ -137,7 +137,7 @@ def write_classes(folder: Path, names: list[str], answers: Any, options: PseudoO
     writer.writerows([[path.resolve(), name] for path, name, _ in sorted(kept)])
     write_text(folder / "labels.csv", text.getvalue())
     write_json(folder / "confidences.json", {str(p.resolve()): round(s, 5) for p, _, s in kept})
-    say(kept, count, folder / "labels.csv", "train_classifier.py --train-dir")
+    log_counts(kept, count, folder / "labels.csv", "train_classifier.py --train-dir")
     return folder
 
 
@@ -176,7 +176,7 @@ def write_boxes(
         f"TRAIN_ANNOT: labels.json\nVALID_IMG: {root}\nVALID_ANNOT: labels.json\n"
         f"CLASSES: {names}\n",
     )
-    say(images, count, folder / "data.yaml", "train_detection.py --config")
+    log_counts(images, count, folder / "data.yaml", "train_detection.py --config")
     return folder
 
 
@@ -224,7 +224,7 @@ def segment(settings: Any, paths: list[Path], folder: Path, options: PseudoOptio
         f"TRAIN_MASKS: masks\nTRAIN_SPLIT: images.txt\nVALID_IMAGES: {paths[0].parent.resolve()}\n"
         f"VALID_MASKS: masks\nVALID_SPLIT: images.txt\nMASK_FORMAT: index\nALL_CLASSES: {names}\n",
     )
-    say(kept, len(paths), folder / "data.yaml", "train_segmentation.py --config")
+    log_counts(kept, len(paths), folder / "data.yaml", "train_segmentation.py --config")
     return folder
 
 
@@ -242,6 +242,6 @@ def require_some(kept: list[Any], count: int, options: PseudoOptions) -> None:
         )
 
 
-def say(kept: list[Any], count: int, path: Path, command: str) -> None:
+def log_counts(kept: list[Any], count: int, path: Path, command: str) -> None:
     """The last line."""
     log.info("%d of %d images are labelled: %s, for %s", len(kept), count, path, command)

@@ -127,3 +127,31 @@ def test_no_import_circle(base):
     while leaves := {name for name, used in graph.items() if not used}:
         graph = {name: used - leaves for name, used in graph.items() if name not in leaves}
     assert not graph, f"circles among: {sorted(graph)}"
+
+
+# Names that every task or format has, each for the same: a role, not a second meaning.
+ROLES = {
+    *(
+        "main",
+        "main_image",
+        "main_video",
+        "run",
+        "train",
+        "evaluate",
+        "infer_images",
+        "infer_video",
+    ),
+    *("load", "load_predictor", "examine", "read", "read_data", "draw_maps"),
+    *("LinearHead", "DptHead", "SPEC"),
+}
+
+
+def test_one_meaning_a_name():
+    """No public class or function of one name in two modules, but for roles."""
+    homes: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            public = isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name[0] != "_"
+            if public and node.name not in ROLES:
+                homes.setdefault(node.name, []).append(name_of(path))
+    assert not {name: paths for name, paths in homes.items() if len(paths) > 1}

@@ -20,9 +20,9 @@ from ..engine.precision import choose_batch
 from ..predict.evaluation import (
     IMAGES,
     Rows,
-    arithmetic,
     canvas_of,
     check_classes,
+    evaluation_device,
     header,
     source_of,
     worst_of,
@@ -60,7 +60,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
         canvas=canvas_of(options, trained),
     )
     rows: Rows = {}
-    with arithmetic(options, trained) as device:
+    with evaluation_device(options, trained) as device:
         scores = evaluate(trained.model.to(device), loader, trained.names, device, rows)
     assert scores is not None
     source = [str(split_source(dataset, options.split, found.data_root, found.folders[0]))]

@@ -20,8 +20,8 @@ from ..engine.precision import choose_batch
 from ..predict.evaluation import (
     IMAGES,
     Rows,
-    arithmetic,
     canvas_of,
+    evaluation_device,
     header,
     source_of,
     worst_of,
@@ -57,7 +57,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     model: nn.Module = FlipAveraged(trained.model) if options.flip else trained.model
     keep = range(0, len(records), len(records) // 6 or 1)
     rows: Rows = {}
-    with arithmetic(options, trained) as device:
+    with evaluation_device(options, trained) as device:
         scores, maps = evaluate(model.to(device), load(records), device, keep=keep, rows=rows)
         worst = [records[i] for i in worst_of(rows, "RMSE", high=True)]
         _, found_worst = evaluate(model, load(worst), device, keep=range(len(worst)))

@@ -21,9 +21,9 @@ from ..metrics.confusion import image_errors
 from ..metrics.detection import DetectionScores
 from ..predict.evaluation import (
     Rows,
-    arithmetic,
     canvas_of,
     check_classes,
+    evaluation_device,
     header,
     source_of,
     worst_of,
@@ -69,7 +69,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     title = f"Confusion: scores from {options.threshold:g}, IoU from 0.5"
     plot_confusion(scores.confusion, matrix_names, out_dir / "confusion_matrix.png", title=title)
     report_worst(scores, records, trained.names, options.threshold, out_dir)
-    log.info("%s", table(results))
+    log.info("%s", figures_table(results))
     log.info(
         "results.json, images.csv, worst.jpg, pr_curves.png, score_curves.png and "
         "confusion_matrix.png are in %s",
@@ -88,7 +88,7 @@ def _evaluate_whole(
         workers=options.workers,
         canvas=canvas_of(options, trained),
     )
-    with arithmetic(options, trained) as device:
+    with evaluation_device(options, trained) as device:
         return evaluate(
             trained.model.to(device),
             loader,
@@ -124,7 +124,7 @@ def report_worst(
     draw_worst(worst, rows, paths, draw, out_dir / "worst.jpg")
 
 
-def table(results: dict[str, Any]) -> str:
+def figures_table(results: dict[str, Any]) -> str:
     """The headline figures and those of each class, as lines for the terminal."""
     names: tuple[str, ...] = ("mAP", "mAP50", "mAP75", "small", "medium", "large", "AR100")
     names += ("voc_mAP50_11point", "voc_mAP50_area")

@@ -17,7 +17,7 @@ from ..engine.distributed import gather_objects, is_main
 from ..metrics.boxes import BoxTruth
 from ..metrics.detection import DetectionMetric, DetectionScores
 from ..predict.in_step import in_step
-from ..predict.predictor import download
+from ..predict.predictor import to_host
 from ..predict.results import rescale_detections
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def predict_split(model: nn.Module, loader: DataLoader[Batch], device: torch.dev
     with torch.inference_mode():
         for batch in in_step(loader, model, device):
             batch = batch.to(device)
-            results = download(model.start(batch.image_list()))
+            results = to_host(model.start(batch.image_list()))
             for index, geometry, result in zip(batch.indices, batch.geometries, results):
                 found[index] = rescale_detections(model.finish(result), geometry)
             progress.advance(len(batch.indices))

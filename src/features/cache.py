@@ -45,7 +45,7 @@ class ArraySpec:
         return -(-size // _ALIGN) * _ALIGN
 
 
-class Part(NamedTuple):
+class RowPart(NamedTuple):
     """Where an array lies in a row: first and last + 1 of its bytes, its type and shape."""
 
     start: int
@@ -200,7 +200,7 @@ class FeatureCache:
         self._table[slot] = new
         self._checked[slot] = True
 
-    def read_into(self, row: int, room: memoryview) -> dict[str, Part] | None:
+    def read_into(self, row: int, room: memoryview) -> dict[str, RowPart] | None:
         """Read a row's bytes, in one piece, into ``room`` [row_bytes]; where its arrays lie there.
 
         None when it is not there, or damaged (told). The checksum is compared when this process
@@ -225,7 +225,7 @@ class FeatureCache:
         for name, entry in self.entries.items():
             shape, shapes = tuple(shapes[: len(entry.shape)]), shapes[len(entry.shape) :]
             size = math.prod(shape) * np.dtype(entry.dtype).itemsize
-            parts[name] = Part(start, start + size, entry.dtype, shape)
+            parts[name] = RowPart(start, start + size, entry.dtype, shape)
             start += entry.bytes
         return parts
 

@@ -31,7 +31,7 @@ from ..data.common.loaders import (
     Transform,
     collate,
 )
-from .cache import ArraySpec, FeatureCache, Part
+from .cache import ArraySpec, FeatureCache, RowPart
 from .digests import Contents, row_keys
 
 Arrays = dict[str, np.ndarray]
@@ -48,7 +48,7 @@ class FeatureBatch:
     """
 
     rows: Tensor
-    parts: list[dict[str, Part]]
+    parts: list[dict[str, RowPart]]
     own: Packed | None
     indices: list[int]
     geometries: list[Geometry]
@@ -259,7 +259,7 @@ class CachedLoader:
     def _gather(self, keys: list[Key]) -> FeatureBatch | list[Key]:
         """The rows of a batch, or those of them that are damaged (as the checksum says)."""
         rows = torch.empty((len(keys), self.cache.row_bytes), dtype=torch.uint8)
-        parts: list[dict[str, Part]] = []
+        parts: list[dict[str, RowPart]] = []
         geometries = []
         damaged = []
         for key, raw in zip(keys, rows.numpy()):

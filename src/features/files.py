@@ -19,7 +19,7 @@ _TYPES = {"float32": "F32", "float16": "F16"}
 
 
 @dataclass
-class Features:
+class FeatureTable:
     """A feature file: features [N, D] or [N, C, h, w], one path a row, and the sidecar's rest."""
 
     features: np.ndarray
@@ -140,7 +140,7 @@ def write_features(
         write_json(sidecar(out), {**content, "paths": paths})
 
 
-def read_features(path: str | Path) -> Features:
+def read_features(path: str | Path) -> FeatureTable:
     """Read what ``extract`` wrote. UserError when it is missing, damaged or without sidecar."""
     path = Path(path)
     try:
@@ -159,7 +159,7 @@ def read_features(path: str | Path) -> Features:
             f"{path} has {features.shape[0]} rows, but {sidecar(path)} names {len(paths)} images; "
             "extract again"
         )
-    return Features(features.reshape(shape), paths, content)
+    return FeatureTable(features.reshape(shape), paths, content)
 
 
 def _read_array(path: Path) -> np.ndarray:

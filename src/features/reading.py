@@ -85,7 +85,7 @@ class Reader:
         self, paths: Sequence[Path], chunks: Sequence[tuple[int, range]]
     ) -> Iterator[ReadBatch]:
         """Read the rows of each (number, rows) chunk, in order; a batch never spans two chunks."""
-        with one_cv2_thread(), ThreadPoolExecutor(self.workers, "read") as pool:
+        with cv2_in_one_thread(), ThreadPoolExecutor(self.workers, "read") as pool:
             ahead = _Ahead(self, pool, paths, [row for _, rows in chunks for row in rows])
             try:
                 for number, rows in chunks:
@@ -160,7 +160,7 @@ def default_workers(on_cuda: bool) -> int:
 
 
 @contextmanager
-def one_cv2_thread() -> Iterator[None]:
+def cv2_in_one_thread() -> Iterator[None]:
     """cv2's own thread pool would fight with the readers' threads: one thread a call instead."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..visualise.overlay import upsample
+from ..visualise.overlay import to_pixels
 
 WORK_SIDE = 480  # GrabCut's price grows with the pixels; edges are found well at this size
 
 
 def pixel_scores(scores: np.ndarray, height: int, width: int) -> np.ndarray:
     """Probabilities [K, h, w] in cells -> float32 [K, height, width] in pixels."""
-    return np.stack([upsample(plane, height, width) for plane in scores])
+    return np.stack([to_pixels(plane, height, width) for plane in scores])
 
 
 def grabcut(image: np.ndarray, inside: np.ndarray, cell: float) -> np.ndarray:
@@ -45,7 +45,7 @@ def grabcut(image: np.ndarray, inside: np.ndarray, cell: float) -> np.ndarray:
     except cv2.error:  # too few pixels of one side for its colour model
         return inside
     cut = ((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)).astype(np.float32)
-    return upsample(cut, height, width) > 0.5
+    return to_pixels(cut, height, width) > 0.5
 
 
 def refine_labels(image: np.ndarray, scores: np.ndarray, method: str) -> np.ndarray:

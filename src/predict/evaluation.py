@@ -113,7 +113,7 @@ def check_classes(found: list[str], trained: Trained, where: str) -> None:
 
 
 @contextmanager
-def arithmetic(options: EvaluationOptions, trained: Trained) -> Iterator[torch.device]:
+def evaluation_device(options: EvaluationOptions, trained: Trained) -> Iterator[torch.device]:
     """The device that the options name, with their precision in force on it, and the model there
     in that precision."""
     device = choose_device(options.device)

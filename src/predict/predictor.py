@@ -280,7 +280,7 @@ def _rebuild(tree: Any, leaves: Iterator[Tensor]) -> Any:
     return tree
 
 
-def download(results: list[Any]) -> list[Any]:
+def to_host(results: list[Any]) -> list[Any]:
     """Results on the CPU: the one wait of a batch, and one copy for each dtype."""
     device = next(_leaves(results)).device
     if device.type != "cuda":

@@ -13,7 +13,7 @@ from .schedules import Curve
 LAST = ".last"  # the end of the label of a head's prototypes
 
 
-def parameter_groups(
+def ssl_parameter_groups(
     student: nn.ModuleDict, *, layer_decay: float = 0.9, patch_embed: float = 0.2
 ) -> list[ParameterGroup]:
     """Groups of a student {"backbone", "dino_head", ...}, as DINOv3's: ``lr`` and ``weight_decay``

@@ -8,7 +8,7 @@ from collections.abc import Callable
 Curve = Callable[[int], float]
 
 
-def cosine(
+def cosine_schedule(
     peak: float, end: float, steps: int, *, warmup: int = 0, start: float = 0.0, extra: float = 0.0
 ) -> Curve:
     """Linear from ``start`` to ``peak`` within ``warmup`` steps, then cosine towards ``end``, which

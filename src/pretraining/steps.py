@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .groups import StepValues
-from .schedules import Curve, cosine, warm_cosine_flat
+from .schedules import Curve, cosine_schedule, warm_cosine_flat
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +41,17 @@ class SslSteps(StepValues):
         if options.cosine_epochs is not None:
             lr = warm_cosine_flat(0.0, rate, end, warmup=warm, falling=steps(options.cosine_epochs))
         else:
-            lr = cosine(rate, end, total, warmup=warm, extra=options.schedule_extra)
+            lr = cosine_schedule(rate, end, total, warmup=warm, extra=options.schedule_extra)
         extra = options.schedule_extra
         super().__init__(
             lr,
-            cosine(options.weight_decay, options.weight_decay_end, total, extra=extra),
+            cosine_schedule(options.weight_decay, options.weight_decay_end, total, extra=extra),
             last_from=steps(options.freeze_last_epochs),
             backbone_from=steps(options.head_epochs),
         )
-        self.momentum = cosine(options.momentum, options.momentum_end, total, extra=extra)
+        self.momentum = cosine_schedule(options.momentum, options.momentum_end, total, extra=extra)
         heating = steps(options.teacher_temp_epochs)
-        self.temperature = cosine(
+        self.temperature = cosine_schedule(
             options.teacher_temp,
             options.teacher_temp,
             heating,

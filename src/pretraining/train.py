@@ -223,14 +223,14 @@ class PretrainingTask(TrainingTask[TrainSsl]):
         from ..engine.distributed import is_main
         from ..engine.precision import choose_device
         from .export import trained_backbone
-        from .groups import parameter_groups, token_groups
+        from .groups import ssl_parameter_groups, token_groups
         from .steps import SslSteps
 
         options = self.options
         if options.head == "tokens":
             groups = token_groups(model)
         else:
-            groups = parameter_groups(
+            groups = ssl_parameter_groups(
                 model.student,
                 layer_decay=options.layer_decay,
                 patch_embed=options.patch_embed_lr,

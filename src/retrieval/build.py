@@ -21,9 +21,9 @@ from .store import (
     exclusive,
     faiss_file,
     generation_of,
+    index_source,
     load_index,
     model_for,
-    source_of,
 )
 from .vectors import ImageVectors, forget, index_vectors
 
@@ -54,7 +54,7 @@ def run_build(options: BuildOptions) -> int:
         index = ImageIndex(
             folder=folder,
             identity=model.identity,
-            source=source_of(options),
+            source=index_source(options),
             vectors=None,  # type: ignore[arg-type]
             generation=generation_of(folder),
         )

@@ -74,7 +74,7 @@ def run_search(options: SearchOptions) -> int:
     )
     for path, name, hits in zip(found.paths, output_names(found.paths), results):
         picture = out_dir / f"{Path(name).stem}.jpg"
-        write_image(picture, sheet(path, hits, options.columns), 85)
+        write_image(picture, result_sheet(path, hits, options.columns), 85)
         for hit in hits[:5] if len(results) == 1 else []:
             log.info("  %.4f  %s", hit.score, hit.path)
     write_json(out_dir / "results.json", _content(found.paths, results))
@@ -105,7 +105,7 @@ def picture_of(path: str | Path) -> np.ndarray:
         return np.full((CELL, CELL, 3), 160, np.uint8)
 
 
-def sheet(query: Path, hits: list[Hit], columns: int) -> np.ndarray:
+def result_sheet(query: Path, hits: list[Hit], columns: int) -> np.ndarray:
     """The query and what was found, with the cosines: uint8 [H, W, 3]."""
     images = [picture_of(query), *(picture_of(hit.path) for hit in hits)]
     captions = ["query", *(f"{hit.score:.3f} {Path(hit.path).name}" for hit in hits)]

@@ -170,7 +170,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def source_of(options: FeatureOptions) -> dict[str, Any]:
+def index_source(options: FeatureOptions) -> dict[str, Any]:
     """What of the options is needed to build the same backbone again."""
     weights = Path(options.weights).expanduser()
     return {

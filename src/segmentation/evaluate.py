@@ -17,9 +17,9 @@ from ..engine.precision import choose_batch
 from ..predict.evaluation import (
     IMAGES,
     Rows,
-    arithmetic,
     canvas_of,
     check_classes,
+    evaluation_device,
     header,
     source_of,
     worst_of,
@@ -58,7 +58,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
         canvas=canvas_of(options, trained),
     )
     rows: Rows = {}
-    with arithmetic(options, trained) as device:
+    with evaluation_device(options, trained) as device:
         model = model.to(device)
         names = trained.names
         scores, _ = evaluate(model, load(records), names, device, boundary=True, rows=rows)

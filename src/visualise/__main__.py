@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .settings import AttentionOptions, PcaOptions, SimilarityOptions
+from .settings import AttentionOptions, PcaOptions, SimilarityPictureOptions
 
 
 def _attention(options: AttentionOptions) -> int:
@@ -19,10 +19,10 @@ def _pca(options: PcaOptions) -> int:
     return run_pca(options)
 
 
-def _similarity(options: SimilarityOptions) -> int:
-    from .similarity import run_similarity
+def _similarity(options: SimilarityPictureOptions) -> int:
+    from .similarity import run_similarity_pictures
 
-    return run_similarity(options)
+    return run_similarity_pictures(options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = {
         "attention": (AttentionOptions, _attention),
         "pca": (PcaOptions, _pca),
-        "similarity": (SimilarityOptions, _similarity),
+        "similarity": (SimilarityPictureOptions, _similarity),
     }
     cli.dispatch(commands, "python -m src.visualise", argv)  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ import numpy as np
 from .draw import colour
 
 
-def upsample(values: np.ndarray, height: int, width: int) -> np.ndarray:
+def to_pixels(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """float [h, w] or [h, w, K] in cells -> [height, width(, K)] in pixels, bilinear."""
     return cv2.resize(
         np.ascontiguousarray(values, dtype=np.float32), (width, height),
@@ -28,7 +28,7 @@ def heat_overlay(
 ) -> np.ndarray:
     """The image in grey below the heat map of ``values`` [h, w] in cells."""
     height, width = image.shape[:2]
-    heat = heat_map(upsample(values, height, width), low, high)
+    heat = heat_map(to_pixels(values, height, width), low, high)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(heat, alpha, grey, 1 - alpha, 0)
 

@@ -22,7 +22,7 @@ from ..predict.capture import VideoReader
 from ..predict.predictor import Predictor
 from ..predict.settings import is_video
 from .draw import contact_sheet
-from .overlay import upsample
+from .overlay import to_pixels
 from .patches import patch_predictor
 from .runs import Render, render_images, render_source
 from .samples import spread
@@ -76,10 +76,10 @@ class PatchProjection:
 
     def picture(self, patch_map: Tensor, height: int, width: int) -> np.ndarray:
         """[C, h, w] -> RGB uint8 [height, width, 3], the background black."""
-        rgb = (upsample(self.colours(patch_map), height, width) * 255).round().astype(np.uint8)
+        rgb = (to_pixels(self.colours(patch_map), height, width) * 255).round().astype(np.uint8)
         score = self.score(patch_map)
         if score is not None:
-            rgb[upsample(score, height, width) <= 0] = 0
+            rgb[to_pixels(score, height, width) <= 0] = 0
         return rgb
 
 

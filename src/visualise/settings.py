@@ -77,7 +77,7 @@ class PcaOptions(PictureOptions):
     out_dir: Path = option(Path("pca"), help="sub-folder of outputs/ for the pictures")
 
 
-class SimilarityOptions(PictureOptions):
+class SimilarityPictureOptions(PictureOptions):
     """How similar every patch is to the patch at a point: a heat map of cosines."""
 
     at: str = option(

@@ -16,7 +16,7 @@ from .draw import contact_sheet
 from .overlay import heat_overlay, mark_point
 from .patches import patch_predictor
 from .runs import render_source
-from .settings import SimilarityOptions
+from .settings import SimilarityPictureOptions
 
 
 def check_point(x: float, y: float, size: Size, where: object) -> None:
@@ -49,7 +49,7 @@ def _size(image: np.ndarray) -> Size:
     return Size(image.shape[1], image.shape[0])
 
 
-def run_similarity(options: SimilarityOptions) -> int:
+def run_similarity_pictures(options: SimilarityPictureOptions) -> int:
     """The command: ``<stem>_similarity.png`` for each image, or an .mp4. Returns the exit code.
 
     The colours go from the least cosine of a picture (of a video: of its first frame) to 1.
@@ -82,7 +82,7 @@ def run_similarity(options: SimilarityOptions) -> int:
     return render_source(predictor, options.input, folder, "similarity", render, options.max_frames)
 
 
-def _reference(options: SimilarityOptions) -> np.ndarray | None:
+def _reference(options: SimilarityPictureOptions) -> np.ndarray | None:
     """The image that the point lies in, when it is one for all. Raises UserError."""
     source: object = options.reference or options.input
     if options.reference is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.pretraining.masks import batch_masks, block_mask
-from src.pretraining.schedules import cosine, warm_cosine_flat
+from src.pretraining.schedules import cosine_schedule, warm_cosine_flat
 from tests.pretraining import reference
 from tests.pretraining.reference import needs_reference
 
@@ -41,11 +41,11 @@ def test_masks_are_blocks():
 
 STEPS, WARM = 1000, 100
 CURVES = {
-    "v1_lr": cosine(1e-3, 1e-6, STEPS, warmup=WARM),
-    "v1_weight_decay": cosine(0.04, 0.4, STEPS),
-    "v1_momentum": cosine(0.992, 1, STEPS),
-    "v1_teacher_temp": cosine(0.07, 0.07, 300, warmup=300, start=0.04),
-    "v1_lr_trunc_0.25": cosine(1e-3, 1e-6, STEPS, warmup=WARM, extra=0.25),
+    "v1_lr": cosine_schedule(1e-3, 1e-6, STEPS, warmup=WARM),
+    "v1_weight_decay": cosine_schedule(0.04, 0.4, STEPS),
+    "v1_momentum": cosine_schedule(0.992, 1, STEPS),
+    "v1_teacher_temp": cosine_schedule(0.07, 0.07, 300, warmup=300, start=0.04),
+    "v1_lr_trunc_0.25": cosine_schedule(1e-3, 1e-6, STEPS, warmup=WARM, extra=0.25),
     "v2_lr": warm_cosine_flat(0, 1e-3, 1e-6, warmup=WARM, falling=STEPS - WARM),
     "v2_lr_cosine_50": warm_cosine_flat(0, 1e-3, 1e-6, warmup=WARM, falling=500),
     "v2_teacher_temp": warm_cosine_flat(0.04, 0.07, 0.07, warmup=300, falling=STEPS - 300),

@@ -11,7 +11,7 @@ import torch
 from src.backbones.build import build_backbone
 from src.engine.optim import build_optimizer
 from src.engine.settings import TrainingOptions
-from src.pretraining.groups import StepValues, parameter_groups
+from src.pretraining.groups import StepValues, ssl_parameter_groups
 from src.pretraining.model import Recipe, SelfDistillation
 from tests.pretraining import reference
 from tests.pretraining.reference import needs_reference, normal
@@ -139,7 +139,7 @@ def test_clip_optimizer_and_teacher(meta):
         for part in PARTS
     ]
     np.testing.assert_allclose(norms, meta["step_clip_norms"], rtol=1e-4)
-    groups = parameter_groups(model.student)
+    groups = ssl_parameter_groups(model.student)
     optimizer = build_optimizer(model, groups, TrainingOptions(out_dir="unused"))
     StepValues(lambda _: 1e-3, lambda _: 0.04, last_from=1).before(0, optimizer)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -173,7 +173,7 @@ def test_groups_of_the_backbone(meta):
     backbone = build_backbone("dinov3_vits16", weights="none", hub="bundled", fine_tune=True)
     backbone.hub_model.learn_mask_token()
     found = {}
-    for group in parameter_groups(torch.nn.ModuleDict({"backbone": backbone})):
+    for group in ssl_parameter_groups(torch.nn.ModuleDict({"backbone": backbone})):
         for name in group.names:
             inner = name.removeprefix("student.backbone.hub_model.")
             found[official_name(backbone.hub_model, inner)] = (group.lr, group.weight_decay)
@@ -189,7 +189,7 @@ def test_groups_of_a_head(meta):
     head = ProjectionHead(384, 64)
     found = {
         name.removeprefix("student.dino_head."): group
-        for group in parameter_groups(torch.nn.ModuleDict({"dino_head": head}))
+        for group in ssl_parameter_groups(torch.nn.ModuleDict({"dino_head": head}))
         for name in group.names
     }
     rows = zip(

@@ -31,7 +31,7 @@ class Fault:
     severity: Severity = "error"
 
 
-def describe(faults: Iterable[Fault], limit: int = 20) -> str:
+def list_faults(faults: Iterable[Fault], limit: int = 20) -> str:
     """Faults as lines of text, at most ``limit`` of them and the number of the rest."""
     faults = list(faults)
     lines = [f"  {f.kind}: {f.path or '-'}: {f.detail}" for f in faults[:limit]]
@@ -50,9 +50,9 @@ def report_faults(faults: list[Fault], *, stop: bool = True) -> list[Fault]:
     if errors and stop:
         count = f"{len(errors)} faults" if len(errors) > 1 else "a fault"
         raise UserError(
-            f"{count} in the data:\n{describe(errors)}\nmend them (python -m src.data.check shows "
-            "everything), or give --skip-check to go on without the objects and annotations named "
-            "here (not past an image that cannot be read: remove those)"
+            f"{count} in the data:\n{list_faults(errors)}\nmend them (python -m src.data.check "
+            "shows everything), or give --skip-check to go on without the objects and annotations "
+            "named here (not past an image that cannot be read: remove those)"
         )
     for (kind, severity), group in grouped(faults).items():
         word = "left out" if severity == "error" else severity

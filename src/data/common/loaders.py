@@ -111,7 +111,7 @@ class Batch:
         self.targets = self.packed.each(len(self))
 
 
-class Loaded(NamedTuple):
+class LoadedSample(NamedTuple):
     """One image as the model gets it: uint8 [H, W, 3], its truth by name, how it was resized."""
 
     image: np.ndarray
@@ -156,7 +156,7 @@ class Phases:
 
 @dataclass
 class _Sample:
-    loaded: Loaded
+    loaded: LoadedSample
     index: int
 
 
@@ -184,7 +184,7 @@ class Samples(Dataset):
         if isinstance(transform, Phases):
             transform = transform.at(epoch)
         try:
-            return _Sample(Loaded(*transform.load(self.records[index], seed)), index)
+            return _Sample(LoadedSample(*transform.load(self.records[index], seed)), index)
         except UserError as error:
             return _Failure(str(error))
 

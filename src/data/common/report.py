@@ -86,13 +86,13 @@ class BoxReport(FullReport[SplitReport]):
                 counts = [str(n) for p in parts for n in (p.objects[label], p.images_with[label])]
                 rows.append([name, *counts])
         totals = [str(n) for p in self.splits.values() for n in (sum(p.objects), p.images)]
-        return table([*rows, ["all", *totals]])
+        return text_table([*rows, ["all", *totals]])
 
     def _sizes(self) -> str:
         rows = [["box sizes", *self.splits]]
         counts = [_size_counts(part.sides) for part in self.splits.values()]
         rows += [[key, *(str(c[key]) for c in counts)] for key in counts[0]]
-        return table(rows)
+        return text_table(rows)
 
 
 def fault_table(splits: Mapping[str, Sequence[Fault]]) -> str:
@@ -105,7 +105,7 @@ def fault_table(splits: Mapping[str, Sequence[Fault]]) -> str:
             for faults in splits.values()
         ]
         rows.append([kind, severity, *counts, example(everything[kind, severity])])
-    return table(rows) if len(rows) > 1 else "no faults"
+    return text_table(rows) if len(rows) > 1 else "no faults"
 
 
 def fault_values(faults: Iterable[Fault]) -> list[dict[str, str]]:
@@ -146,7 +146,7 @@ def size_table(splits: Mapping[str, Mapping[Size, int]]) -> str:
         rows.append([f"{size.width}x{size.height}", *counts])
     if len(often) > 8:
         rows.append([f"and {len(often) - 8} more", *("" for _ in splits)])
-    return table(rows)
+    return text_table(rows)
 
 
 def side_table(splits: Mapping[str, Sequence[Size]]) -> str:
@@ -162,10 +162,10 @@ def side_table(splits: Mapping[str, Sequence[Size]]) -> str:
                 figure = np.percentile(found, percent) if len(found) else 0.0
                 cells.append(f"{figure:.0f}" if side else f"{figure:.2f}")
             rows.append([f"{what}, {word}", *cells])
-    return table(rows)
+    return text_table(rows)
 
 
-def table(rows: list[list[str]]) -> str:
+def text_table(rows: list[list[str]]) -> str:
     """Aligned columns; the first line is the heading; numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     numeric = [

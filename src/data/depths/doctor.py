@@ -13,7 +13,7 @@ from ...core.errors import UserError
 from ...core.structures import Size
 from ..common.duplicates import FirstSeen, digest_of, see_image
 from ..common.faults import Fault
-from ..common.report import FullReport, fault_values, size_table, table
+from ..common.report import FullReport, fault_values, size_table, text_table
 from .reader import DepthRecord, measured, read_metres
 from .settings import DepthDataset
 
@@ -81,7 +81,7 @@ class DepthDataReport(FullReport[DepthSplitReport]):
             [name, *(f"{one[name]:.2f}" if name in one else "-" for one in figures)]
             for name in names
         ]
-        return table(rows)
+        return text_table(rows)
 
     def _sizes(self) -> str:
         return size_table({split: part.sizes for split, part in self.splits.items()})

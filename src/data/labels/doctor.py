@@ -11,7 +11,7 @@ from ...core.errors import UserError
 from ...core.structures import Size
 from ..common.duplicates import FirstSeen, see_image
 from ..common.faults import Fault
-from ..common.report import FullReport, fault_values, side_table, table
+from ..common.report import FullReport, fault_values, side_table, text_table
 from .reader import LabelData, LabelRecord
 
 
@@ -55,7 +55,7 @@ class LabelReport(FullReport[LabelSplitReport]):
         for name, counts in lines:
             shares = [f"{100 * n / max(1, part.images):.1f}" for n, part in zip(counts, parts)]
             rows.append([name, *(text for n, s in zip(counts, shares) for text in (str(n), s))])
-        return table(rows)
+        return text_table(rows)
 
     def _sizes(self) -> str:
         return side_table({split: part.sizes for split, part in self.splits.items()})

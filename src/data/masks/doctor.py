@@ -13,7 +13,7 @@ from ...core.errors import UserError
 from ...core.structures import IGNORE, Size
 from ..common.duplicates import FirstSeen, see_image
 from ..common.faults import Fault
-from ..common.report import FullReport, fault_values, size_table, table
+from ..common.report import FullReport, fault_values, size_table, text_table
 from .reader import MaskReader, MaskRecord
 
 
@@ -56,7 +56,7 @@ class MaskReport(FullReport[MaskSplitReport]):
                 counts = part.pixels[index], part.images_with[index]
                 row += [str(counts[0]), f"{share:.2f}", str(counts[1])]
             rows.append(row)
-        return table(rows)
+        return text_table(rows)
 
     def _sizes(self) -> str:
         return size_table({split: part.sizes for split, part in self.splits.items()})

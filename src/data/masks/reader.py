@@ -70,11 +70,11 @@ def read_mask_split(dataset: MaskDataset, folders: Folders) -> tuple[list[MaskRe
     pairs, faults = pair_files(
         folders, "mask", (dataset.IMAGE_SUFFIX, dataset.MASK_SUFFIX), dataset.RECURSIVE, is_mask
     )
-    coded, mixed = settle_coding(dataset, [mask for _, mask, _ in pairs])
+    coded, mixed = decide_coding(dataset, [mask for _, mask, _ in pairs])
     return [MaskRecord(*pair, coded) for pair in pairs], [*faults, *mixed]
 
 
-def settle_coding(
+def decide_coding(
     dataset: MaskDataset, masks: Sequence[Path], most: int = 200
 ) -> tuple[Coding, list[Fault]]:
     """What the pixels of all masks of a split are, from at most ``most`` of them.

@@ -109,7 +109,7 @@ def test_several_colours_a_class_and_all_others_are_one(tmp_path: Path, others) 
     np.testing.assert_array_equal(reader.read(palette, coded="color"), wanted[:, ::-1])
     unknown = save(tmp_path / "m" / "c.png", np.full((2, 4), 4, np.uint8), table.ravel().tolist())
     save(tmp_path / "m" / "a.png", table[stored])
-    coded, faults = m.settle_coding(reader.dataset, [unknown, tmp_path / "m" / "a.png"])
+    coded, faults = m.decide_coding(reader.dataset, [unknown, tmp_path / "m" / "a.png"])
     assert coded == "color" and not faults
     index = m.MaskReader(dataset(INDEX_MAP={7: 0, 26: 1, 27: 1, 30: 2}, OTHERS=others))
     stored = np.array([7, 26, 30, 27, 99], np.uint8)[stored]
@@ -175,7 +175,7 @@ def test_masks_by_colour_beside_masks_by_index_are_refused(tmp_path: Path) -> No
     data, records, faults = grey_split(tmp_path, {"a": coloured, "b": MASK})
     assert [(f.kind, f.severity) for f in faults] == [("mixed masks", "error")]
     assert f"{records[1].mask} by index" in faults[0].detail
-    chosen = m.settle_coding(data, [records[1].mask, records[0].mask], most=1)
+    chosen = m.decide_coding(data, [records[1].mask, records[0].mask], most=1)
     assert chosen == ("index", [])  # the other was not looked at: told when it is read
     with pytest.raises(UserError, match="a.png is coded by color, others of its split are not"):
         m.MaskReader(data).read(records[0].mask, coded="index")
