@@ -79,7 +79,7 @@ SETTINGS: dict[str, type[CommandSettings]] = {
     "src.retrieval evaluate": retrieval.EvaluateOptions,
     "src.visualise attention": visualise.AttentionOptions,
     "src.visualise pca": visualise.PcaOptions,
-    "src.visualise similarity": visualise.SimilarityOptions,
+    "src.visualise similarity": visualise.SimilarityPictureOptions,
     "src.oneshot": SegmentOptions,
     "src.oneshot propagate": PropagateOptions,
 }
