@@ -45,6 +45,12 @@ def _init(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def _one_cell(x: Tensor) -> Tensor:
+    """A map of one cell with the strides of a plain tensor. With those of channels_last torch's CPU
+    (2.14) leaves the gradient of a depthwise kernel in bf16 uninitialised."""
+    return x.flatten(1)[..., None, None] if x.shape[-2:] == (1, 1) else x
+
+
 class Pyramid(nn.Module):
     """Maps {name: [B, C, h, w]} -> OrderedDict {"p3": [B, channels, ceil(H / 8), ...], ...}.
 
@@ -117,7 +123,7 @@ class SimplePyramid(Pyramid):
             scales.append(F.max_pool2d(x, 2, ceil_mode=True))
         levels = [layer(scale) for layer, scale in zip(self.output, scales)]
         for down in self.down:
-            levels.append(down(levels[-1]))
+            levels.append(down(_one_cell(levels[-1])))
         return OrderedDict(zip(self._strides, levels))
 
 
@@ -142,7 +148,7 @@ class FeaturePyramid(Pyramid):
             laterals[i] = laterals[i] + above
         levels = [layer(lateral) for layer, lateral in zip(self.output, laterals)]
         for down in self.down:
-            levels.append(down(levels[-1]))
+            levels.append(down(_one_cell(levels[-1])))
         return OrderedDict(zip(self._strides, levels))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.backbones.build import build_backbone
-from src.backbones.pyramid import SingleLevel, build_pyramid
+from src.backbones.pyramid import SingleLevel, _one_cell, build_pyramid
 from src.core.structures import FeatureShape
 
 SHAPES = {
@@ -89,3 +89,12 @@ def test_single_level_is_the_last_map_in_channels():
     assert level.output_shape() == {"p5": FeatureShape(16, 32)}
     answers = level(maps_of(SHAPES["convnext"], 64, 96))
     assert answers["p5"].shape == (2, 16, 2, 3)
+
+
+def test_a_map_of_one_cell_has_plain_strides():
+    """Else torch's CPU leaves the bf16 gradient of a depthwise kernel uninitialised (2.14)."""
+    cell = torch.randn(2, 1, 1, 32).permute(0, 3, 1, 2)
+    assert cell.stride() == (32, 1, 32, 32)
+    assert _one_cell(cell).stride() == (32, 1, 1, 1) and torch.equal(_one_cell(cell), cell)
+    large = torch.randn(2, 3, 4, 32).permute(0, 3, 1, 2)
+    assert _one_cell(large) is large

@@ -214,7 +214,7 @@ def test_a_run_keeps_the_tokens_below_and_unmasks_its_blocks(tmp_path: Path) -> 
     for ours, theirs in zip(kept, plain):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
     content = torch.load(root / "kept_run" / "last_model.pth", weights_only=True)["model"]
-    assert content["head.masking"].tolist() == [0, 0, 0] and content["head.steps"] == 4
+    assert content["head.masking"].tolist() == [0, 0, 0] and content["head.steps"] == 2 * 3
     trained = restore_segmenter(root / "plain" / "best_model.pth")
     assert isinstance(trained.model.head, EomtHead)
     options = EvaluateOptions(
