@@ -31,7 +31,7 @@ def build_detector(
     model_name: str,
     num_classes: int,
     *,
-    head: str = "retinanet",
+    head: str = "atss",
     weights: str | Path = "none",
     hub: str = "auto",
     repo_dir: str | Path | None = None,

@@ -22,7 +22,7 @@ class DetectionModelOptions(BackboneOptions):
     """Detection model."""
 
     head: Literal["atss", "ssd", "retinanet", "fcos", "deimv2"] = option(
-        "retinanet", help="detection head"
+        "atss", help="detection head"
     )
     imgsz: Sides = option(
         [640, 640], help="width and height of the model's input (one number: both)"

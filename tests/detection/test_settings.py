@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+from inspect import signature
+
 import pytest
 import torch
 
 from src.core.cli import parse
-from src.detection.settings import TrainDetection
+from src.detection.model import build_detector, dinov3_detection
+from src.detection.settings import HEADS, TrainDetection
 from src.detection.train import DetectionTask
 from tests.conftest import PROJECT
 
 VOC = PROJECT / "detection_configs" / "voc_devkit.yaml"
+
+
+def test_the_default_head_is_the_best_one_by_all_ways_in():
+    """The tutorial's own function keeps the tutorial's."""
+    named = {p.name: p.default for p in signature(build_detector).parameters.values()}
+    theirs = {p.name: p.default for p in signature(dinov3_detection).parameters.values()}
+    assert parse(TrainDetection, []).head == named["head"] == HEADS[0] == "atss"
+    assert theirs["head"] == "ssd"
 
 
 def test_the_tutorials_milestones_still_step():
