@@ -48,6 +48,7 @@ from tests.classification.drawn import draw_folders
 from tests.conftest import PROJECT
 
 README = (PROJECT / "README.md").read_text()
+SRC = PROJECT / "src"
 PAGES = {page.name: page.read_text() for page in (PROJECT / "docs").glob("*.md")}
 SETTINGS: dict[str, type[CommandSettings]] = {
     "train_detection.py": TrainDetection,
@@ -131,6 +132,15 @@ def test_bootstrap_explains_itself():
 def test_every_file_that_the_readme_links_exists():
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert [t for t in targets if "://" not in t and not (PROJECT / t).exists()] == []
+
+
+def test_every_file_that_a_page_names_exists():
+    """But those that extending.md makes (tests/test_extending.py follows it)."""
+    named = r"\b((?:(?:src|tests|benchmarks|tools|data|core|engine)/|\w+_configs/)[\w/]+\.(?:py|yaml))"
+    pages = {"README.md": README, **PAGES}
+    named_by = {(page, name) for page in pages for name in re.findall(named, pages[page])}
+    there = {name for _, name in named_by if any((r / name).is_file() for r in (PROJECT, SRC))}
+    assert {one for one in named_by if one[1] not in there and one[0] != "extending.md"} == set()
 
 
 @pytest.mark.slow
