@@ -34,7 +34,7 @@ from ..visualise.draw import draw_detections
 from ..visualise.plots import plot_confusion, plot_pr_curves, plot_score_curves
 from ..visualise.worst import draw_worst
 from .evaluation import evaluate, predict_images, score
-from .infer import detection_predictor
+from .infer import detection_predictor, use_nms
 from .restore import restore_detector
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """COCO's figures, VOC's AP50 (11-point and area), PR curves and a confusion matrix of what
     scores --threshold or more. options: EvaluationOptions and EvaluateDetection."""
     trained = restore_detector(options.model, imgsz=options.imgsz)
+    use_nms(trained, options.nms)
     found = source_of(options, trained, BoxDataset, ("img", "annot"))
     dataset = found.dataset
     check_classes(dataset.names, trained, found.where)
@@ -58,6 +59,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     assert scores is not None
     told = {"source": [str(place) for place in places if place], "threshold": options.threshold}
     told |= {"tiles": options.tiles} if options.tiles > 1 else {}
+    told |= {"nms": options.nms} if options.nms is not None else {}
     results = {**header(options, trained, found, len(records), **told), **scores.to_plain()}
     write_json(out_dir / "results.json", results)
     recall = np.linspace(0, 1, 101)

@@ -36,7 +36,6 @@ def load_predictor(
     options: InferDetectionImage | InferDetectionVideo,
 ) -> tuple[Predictor[Detections], DetectionReport]:
     """The predictor of ``--model`` and the report; UserError for what does not fit."""
-    from ..core.errors import UserError
     from ..predict.results import DetectionReport
     from ..visualise.draw import draw_detections
     from .restore import restore_detector
@@ -44,12 +43,8 @@ def load_predictor(
 
     trained = restore_detector(options.model, options, options.imgsz)
     trained.model.keep_above(options.threshold)
+    use_nms(trained, options.nms)
     model: Any = trained.model
-    if options.nms is not None:
-        if not hasattr(model, "nms"):
-            head = trained.checkpoint["head"]
-            raise UserError(f"--nms has no effect with the head {head}, which needs none")
-        model.nms = options.nms
     model.limit = max(getattr(model, "limit", 0), options.max_det or 0)
     best = trained.checkpoint.get("suggested", {}).get("all")
     if best and "threshold" not in options.model_fields_set:
@@ -62,6 +57,19 @@ def load_predictor(
     select = selection(options, trained.names)
     report = DetectionReport(draw_detections, trained.names, options.threshold, select)
     return detection_predictor(trained, options), report
+
+
+def use_nms(trained: Trained[Detector], nms: float | None) -> None:
+    """--nms instead of training's; UserError for a head that has none."""
+    from ..core.errors import UserError
+
+    model: Any = trained.model
+    if nms is None:
+        return
+    if not hasattr(model, "nms"):
+        head = trained.checkpoint["head"]
+        raise UserError(f"--nms has no effect with the head {head}, which needs none")
+    model.nms = nms
 
 
 def detection_predictor(trained: Trained[Detector], options: Any) -> Predictor[Detections]:

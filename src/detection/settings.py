@@ -101,6 +101,9 @@ class DetectionInference(CommandSettings):
     """Detections (evaluation and inference alike)."""
 
     threshold: float = option(0.25, ge=0, le=1, help="least score of a detection to keep")
+    nms: float | None = option(
+        None, gt=0, le=1, help="IoU above which the weaker of two boxes goes (default: training's)"
+    )
     tiles: int = option(
         1, ge=1, le=16, help="look at N x N parts of each image as well, for small objects"
     )
@@ -114,9 +117,6 @@ class DetectionOutput(DetectionInference, IdentityOptions):
 
     classes: list[str] | None = option(None, help="names of the classes to keep (default: all)")
     max_det: int | None = option(None, ge=1, help="most detections of an image, the best ones")
-    nms: float | None = option(
-        None, gt=0, le=1, help="IoU above which the weaker of two boxes goes (default: training's)"
-    )
     roi: list[float] | None = option(
         None,
         help="keep what has its centre in a box (x1 y1 x2 y2) or a polygon (x1 y1 x2 y2 x3 y3 ...),"

@@ -24,6 +24,8 @@ from ..core.files import atomic_path
 FORMAT = 1
 BACKBONE = "backbone."
 FIELDS = ("task", "head", "backbone", "image_size", "resize", "classes", "config")
+_KINDS = {"task": str, "head": str, "backbone": dict, "resize": str, "classes": list}
+_KINDS |= {"config": dict, "model": dict, "epoch": int}
 
 
 def plain(value: Any) -> Any:
@@ -142,6 +144,10 @@ def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
     missing = [name for name in (*FIELDS, "model", "epoch") if name not in content]
     if missing:
         raise UserError(f"{path} is a checkpoint without {', '.join(missing)}: it is damaged")
+    for name, kind in _KINDS.items():
+        if not isinstance(content[name], kind):
+            found = type(content[name]).__name__
+            raise UserError(f"{path} is damaged: its {name} is of type {found}, not {kind.__name__}")
     if task is not None and content["task"] != task:
         raise UserError(f"{path} is a checkpoint of {content['task']}, and this is {task}")
     return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from torch import nn
 
@@ -54,6 +54,8 @@ def restore(
     except (TypeError, ValueError) as error:
         found = str(content["image_size"])[:60]
         raise UserError(f"{path} is damaged: its image_size is {found}; {error}") from None
+    if content["resize"] not in get_args(ResizeMode):
+        raise UserError(f"{path} is damaged: its resize is {content['resize'][:60]!r}")
     if identity is not None:
         check_identity(content, identity, path, classes_key)
     with no_word_on_weights():

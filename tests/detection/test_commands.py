@@ -159,6 +159,8 @@ def test_evaluation_of_other_images_and_of_sure_detections(run, data, tmp_path):
     every = evaluate(EvaluateOptions(**flags, threshold=0.0))
     assert every["mAP"] == sure["mAP"]
     assert max(row["recall"] or 0 for row in every["at_threshold"].values()) > 0
+    loose = evaluate(EvaluateOptions(**flags, threshold=0.0, nms=1.0))
+    assert loose["nms"] == 1.0 and loose["mAP"] < every["mAP"]  # doubles are left
     folders = {"test_img": data / "train/images", "test_annot": data / "train/labels"}
     other = evaluate(EvaluateOptions(**flags, **folders, split="test"))
     assert other["images"] == 8 and other["split"] == "test"

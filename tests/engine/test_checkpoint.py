@@ -134,3 +134,12 @@ def test_overwritten_weights_are_told(tmp_path):
     path.write_bytes(content[:middle] + bytes(4096) + content[middle + 4096 :])
     with pytest.raises(UserError, match="a.pth is damaged: .*checksum differs"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("field", ["head", "backbone", "resize", "classes", "config"])
+def test_fields_of_another_kind_are_told(tmp_path, field):
+    save(tmp_path / "a.pth", ToyModel())
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    torch.save({**content, field: 3}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=f"a.pth is damaged: its {field} is of type int"):
+        load_checkpoint(tmp_path / "a.pth")
