@@ -190,15 +190,20 @@ CONTINUED = {
 }
 
 
+def with_start(args: argparse.Namespace) -> tuple[Path, Probe, Path]:
+    """The drawn set, its probe, and a backbone trained with labels on it (once)."""
+    data = draw(args.out / ("grey" if args.grey else "colour"), args.count, args.grey)
+    start = args.out / f"start_{args.model}.pth"
+    if not start.exists():
+        supervise(args, data, start)
+    return data, Probe(data, 64), start
+
+
 def continued(args: argparse.Namespace, results: Results) -> None:
     """k-NN and patch retrieval before and after continuing from a start trained with labels."""
     from src.backbones.build import build_backbone
 
-    data = draw(args.out / ("grey" if args.grey else "colour"), args.count, args.grey)
-    probe = Probe(data, 64)
-    start = args.out / f"start_{args.model}.pth"
-    if not start.exists():
-        supervise(args, data, start)
+    data, probe, start = with_start(args)
     for seed in args.seeds:
         for name, preset in {"start": {}, **CONTINUED}.items():
             key = {"what": "continued", "setting": name, "seed": seed, "model": args.model}
@@ -264,11 +269,7 @@ def distilled(args: argparse.Namespace, results: Results) -> None:
     """A small student's k-NN with and without a teacher that was trained with labels."""
     from src.backbones.build import build_backbone
 
-    data = draw(args.out / ("grey" if args.grey else "colour"), args.count, args.grey)
-    probe = Probe(data, 64)
-    start = args.out / f"start_{args.model}.pth"
-    if not start.exists():
-        supervise(args, data, start)
+    data, probe, start = with_start(args)
     for seed in args.seeds:
         for name in ("without", "tokens"):
             key = {"what": "distilled", "setting": name, "seed": seed, "steps": args.steps}

@@ -136,7 +136,8 @@ def test_every_file_that_the_readme_links_exists():
 
 def test_every_file_that_a_page_names_exists():
     """But those that extending.md makes (tests/test_extending.py follows it)."""
-    named = r"\b((?:(?:src|tests|benchmarks|tools|data|core|engine)/|\w+_configs/)[\w/]+\.(?:py|yaml))"
+    folders = r"(?:src|tests|benchmarks|tools|data|core|engine|\w+_configs)"
+    named = rf"\b({folders}/[\w/]+\.(?:py|yaml))"
     pages = {"README.md": README, **PAGES}
     named_by = {(page, name) for page in pages for name in re.findall(named, pages[page])}
     there = {name for _, name in named_by if any((r / name).is_file() for r in (PROJECT, SRC))}

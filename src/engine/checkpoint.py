@@ -24,7 +24,13 @@ from ..core.files import atomic_path
 FORMAT = 1
 BACKBONE = "backbone."
 FIELDS = ("task", "head", "backbone", "image_size", "resize", "classes", "config")
-_KINDS = {"task": str, "head": str, "backbone": dict, "resize": str, "classes": list}
+_KINDS: dict[str, type] = {
+    "task": str,
+    "head": str,
+    "backbone": dict,
+    "resize": str,
+    "classes": list,
+}
 _KINDS |= {"config": dict, "model": dict, "epoch": int}
 
 
@@ -146,8 +152,8 @@ def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
         raise UserError(f"{path} is a checkpoint without {', '.join(missing)}: it is damaged")
     for name, kind in _KINDS.items():
         if not isinstance(content[name], kind):
-            found = type(content[name]).__name__
-            raise UserError(f"{path} is damaged: its {name} is of type {found}, not {kind.__name__}")
+            found = f"of type {type(content[name]).__name__}, not {kind.__name__}"
+            raise UserError(f"{path} is damaged: its {name} is {found}")
     if task is not None and content["task"] != task:
         raise UserError(f"{path} is a checkpoint of {content['task']}, and this is {task}")
     return content

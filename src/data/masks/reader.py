@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -289,19 +288,6 @@ def palette_entries(palette: list[int] | None, values: np.ndarray) -> np.ndarray
     given = np.asarray(palette, np.int32).reshape(-1, 3)[:256]
     colours[: len(given)] = given
     return packed(colours[values])
-
-
-@lru_cache(maxsize=1)
-def voc_palette() -> tuple[int, ...]:
-    """Pascal VOC's 256 colours, flat: the bits of the index, spread over red, green and blue."""
-    flat = []
-    for index in range(256):
-        colour = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                colour[channel] |= (index >> 3 * bit + channel & 1) << 7 - bit
-        flat += colour
-    return tuple(flat)
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
