@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..core.structures import FeatureShape
 from .catalog import IMAGENET, BackboneSpec, Statistics
+from .hub import bundled_state
 
 
 class Backbone(nn.Module):
@@ -138,6 +139,10 @@ class Backbone(nn.Module):
         ):
             return sum(self.spec.depths[: int(match[1] or match[2])])
         return self.num_layers if is_norm else 0
+
+    def canonical_state(self) -> dict[str, Tensor]:
+        """The weights by the names of the bundled hub, whatever code computes with them."""
+        return bundled_state(self.spec, self.hub_model.state_dict())
 
     def adapt_state_dict(self, state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         """Rename a checkpoint's backbone part (below ``prefix``) from Meta's names to ours.

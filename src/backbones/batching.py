@@ -39,6 +39,22 @@ Images = Sequence[Tensor] | Tensor  # [3, h, w] each, or [B, 3, H, W]; uint8 or 
 Inputs = Images | Sequence[ImageFeatures]
 
 
+class SharedImages(list[Tensor]):
+    """Images [3, h, w] that several models look at, all of them on one canvas: what is the same
+    batch for two models is one tensor (``one_pass.OnePass`` knows it again)."""
+
+    def __init__(self, images: Sequence[Tensor]) -> None:
+        super().__init__(images)
+        self._batches: dict[Any, tuple[Tensor, list[Pair]]] = {}
+
+    def joined(self, backbone: Backbone, canvas: Pair) -> tuple[Tensor, list[Pair]]:
+        """See ``join_images``."""
+        key = (canvas, backbone.statistics)
+        if key not in self._batches:
+            self._batches[key] = join_images(list(self), backbone.normalise, canvas)
+        return self._batches[key]
+
+
 @dataclass(frozen=True)
 class FeatureMaps:
     """Maps of several images as one batch.
@@ -174,7 +190,10 @@ class FeatureModel(nn.Module):
             maps = {name: torch.stack([one.values[name] for one in inputs]) for name in names}
             return FeatureMaps(maps, sizes, self._common_canvas(sizes))
         canvas = self._common_canvas(sizes_of(inputs))
-        batch, sizes = join_images(inputs, self.backbone.normalise, canvas)
+        if isinstance(inputs, SharedImages):
+            batch, sizes = inputs.joined(self.backbone, canvas)
+        else:
+            batch, sizes = join_images(inputs, self.backbone.normalise, canvas)
         return FeatureMaps(self.read(batch), sizes, (batch.shape[-2], batch.shape[-1]))
 
 

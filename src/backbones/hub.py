@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,16 @@ def load_hub_model(
     elif weights == "none":
         log.warning("%s: RANDOM WEIGHTS (--weights none): nothing is pretrained", spec.name)
     return model
+
+
+def bundled_state(spec: BackboneSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of a hub model by the bundled hub's names, which say the same of a model of
+    Meta's code; without the mask token, which no task looks at."""
+    if not any(name.startswith("model.") for name in state):
+        with torch.device("meta"):
+            twin: Any = _call_hub(str(BUNDLED), "local", spec, pretrained=False)
+        state = twin.convert_official(dict(state))
+    return {name: value for name, value in state.items() if name != "mask_token"}
 
 
 def _repository(spec: BackboneSpec, hub: HubSource, repo_dir: Path | None) -> tuple[str, str]:

@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """Top-1, top-5 (multi-label: mAP), the figures of each class, confusion and calibration.
     options: EvaluationOptions and EvaluateClassification."""
-    trained = restore_classifier(options.model, imgsz=options.imgsz)
+    trained = restore_classifier(
+        options.model, imgsz=options.imgsz, weights=options.backbone_weights
+    )
     found = source_of(options, trained, LabelDataset, ("dir",))
     dataset = found.dataset
     names = dataset.CLASS_NAMES or trained.names

@@ -18,6 +18,7 @@ from ..engine.history import History
 from ..engine.job import Job
 from ..engine.precision import arithmetic, choose_device, choose_type
 from ..engine.run_folder import BEST, CONFIG, claim_run_folder
+from ..engine.saving import frozen_fingerprint
 from .classifier import Classifier
 from .heads.base import FittedHead
 from .heads.knn import KnnHead
@@ -71,7 +72,14 @@ def fit_head(job: Job) -> History:
             metrics = job.validate(model) or {}
     history.add({**row, **metrics}, metrics[job.best_metric])
     weights = model.state_dict()
-    save_checkpoint(job.run_dir / BEST, weights, job.describe, epoch=1, metrics=metrics)
+    save_checkpoint(
+        job.run_dir / BEST,
+        weights,
+        job.describe,
+        epoch=1,
+        metrics=metrics,
+        backbone_fingerprint=frozen_fingerprint(job),
+    )
     history.write_csv()
     for hook in job.hooks:
         hook(history)

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 
 def restore_classifier(
-    path: Path, identity: KnownOptions | None = None, imgsz: Sequence[int] | None = None
+    path: Path,
+    identity: KnownOptions | None = None,
+    imgsz: Sequence[int] | None = None,
+    weights: str | None = None,
 ) -> Trained[Classifier]:
     """See ``src.predict.restore.restore``."""
-    return restore(path, "classification", _build, identity, imgsz, classes_key="CLASS_NAMES")
+    key = "CLASS_NAMES"
+    return restore(
+        path, "classification", _build, identity, imgsz, classes_key=key, weights=weights
+    )
 
 
 def _build(content: dict[str, Any]) -> Classifier:

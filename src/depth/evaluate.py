@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """RMSE, AbsRel, log10, SILog and delta1-3, with --flip of the mean with the mirrored image.
     options: EvaluationOptions and EvaluateDepth."""
-    trained = restore_depther(options.model, imgsz=options.imgsz)
+    trained = restore_depther(options.model, imgsz=options.imgsz, weights=options.backbone_weights)
     found = source_of(options, trained, DepthDataset, ("images", "depths"))
     dataset, given = found.dataset, found.folders
     records, faults = read_depth_split(dataset, options.split, found.data_root, *given)

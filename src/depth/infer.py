@@ -41,7 +41,8 @@ def load(
     from .restore import restore_depther, span_of
     from .results import DepthReport
 
-    trained = restore_depther(options.model, options.model_name, options.head, options.imgsz)
+    known = options.model_name, options.head, options.imgsz, options.backbone_weights
+    trained = restore_depther(options.model, *known)
     near, far = options.near, options.far
     if steady:
         span = span_of(trained.checkpoint["config"])

@@ -20,10 +20,11 @@ def restore_depther(
     model_name: str | None = None,
     head: str | None = None,
     imgsz: Sequence[int] | None = None,
+    weights: str | None = None,
 ) -> Trained[Depther]:
     """See ``src.predict.restore.restore``; model_name, head: what the checkpoint must have."""
     known = KnownOptions(model_name=model_name, head=head)
-    return restore(path, "depth", _build, known, imgsz)
+    return restore(path, "depth", _build, known, imgsz, weights=weights)
 
 
 def span_of(config: dict[str, Any]) -> Range:

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """COCO's figures, VOC's AP50 (11-point and area), PR curves and a confusion matrix of what
     scores --threshold or more. options: EvaluationOptions and EvaluateDetection."""
-    trained = restore_detector(options.model, imgsz=options.imgsz)
+    trained = restore_detector(options.model, imgsz=options.imgsz, weights=options.backbone_weights)
     use_nms(trained, options.nms)
     found = source_of(options, trained, BoxDataset, ("img", "annot"))
     dataset = found.dataset

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from ..core.structures import ResizeMode, Size
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .heads.base import Detector, FeatureExtractor
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ def build_detector(
     resize: ResizeMode | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    hub_model: nn.Module | None = None,
 ) -> Detector:
     """A detector for training or inference (see ``src.detection.heads.base.Detector``).
 
@@ -67,6 +70,7 @@ def build_detector(
         fine_tune=fine_tune,
         mean=mean,
         std=std,
+        hub_model=hub_model,
     )
     return build(
         Parts(

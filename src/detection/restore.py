@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 
 def restore_detector(
-    path: Path, identity: IdentityOptions | None = None, imgsz: Sequence[int] | None = None
+    path: Path,
+    identity: IdentityOptions | None = None,
+    imgsz: Sequence[int] | None = None,
+    weights: str | None = None,
 ) -> Trained[Detector]:
     """See ``src.predict.restore.restore``; names[0] is ``__background__``."""
-    return restore(path, "detection", _build, identity, imgsz)
+    return restore(path, "detection", _build, identity, imgsz, weights=weights)
 
 
 def _build(content: dict[str, Any]) -> Detector:

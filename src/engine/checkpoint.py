@@ -50,11 +50,17 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def fingerprint(module: nn.Module) -> str:
+def fingerprint(module: nn.Module | Mapping[str, Tensor]) -> str:
     """SHA-256 (hexadecimal, 64 letters) over the names, shapes and float32 values of a module's
-    state, sorted by name. About a second a gigabyte."""
+    state (or a state dict), sorted by name. About a second a gigabyte.
+
+    Of a backbone it is that of the weights, by the bundled hub's names: the same where Meta's code
+    computes with them. Weights in another type are others (inference lowers them: ask before).
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    if isinstance(module, nn.Module):
+        module = getattr(module, "canonical_state", module.state_dict)()
+    for name, tensor in sorted(module.items()):
         content = tensor.detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(content.shape)}".encode())
         digest.update(content.numpy().data)
@@ -210,9 +216,12 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str | P
         backbone = getattr(model, "backbone", None)
         found = fingerprint(backbone) if backbone is not None else "none"
         if found != expected:
+            trained = (checkpoint.get("config") or {}).get("weights", "unknown")
+            given = checkpoint["backbone"].get("weights", "none")
             raise UserError(
-                f"{where} holds the head alone, trained on a frozen backbone with the fingerprint "
-                f"{expected}; the backbone at hand has {found}: give the same --weights"
+                f"{where} holds the head alone, trained on the frozen weights '{trained}' with the "
+                f"fingerprint {expected[:16]}; '{given}' at hand has {found[:16]}: give "
+                "--backbone-weights the file that it was trained on"
             )
         own = model.state_dict()
         weights.update({n: t for n, t in own.items() if n.startswith(BACKBONE)})

@@ -41,6 +41,23 @@ class Position:
     left_out: int = 0
 
 
+def require_frozen(options: Any, task: str) -> None:
+    """UserError where --head-only would leave out a backbone that could not be found again."""
+    if not hasattr(options, "model_arguments"):
+        raise UserError(f"--head-only is not for {task}, which trains the backbone")
+    if options.fine_tune:
+        raise UserError("--head-only leaves the backbone out, and --fine-tune trains it: drop one")
+    if options.init is not None:
+        raise UserError(
+            f"--head-only does not go with --init: the backbone is in {options.init} alone"
+        )
+    if options.weights == "none":
+        raise UserError(
+            "--head-only leaves the backbone out, and random weights (--weights none) are nowhere "
+            "else: give --weights FILE, or leave --head-only out"
+        )
+
+
 def frozen_fingerprint(job: Job) -> str | None:
     """The fingerprint of the backbone that ``head_only`` leaves out; None when it is trained."""
     backbone = getattr(job.model, "backbone", None)

@@ -58,6 +58,11 @@ class TrainingOptions(CommandSettings):
     save_samples: bool = option(False, help="write a batch of transformed samples as a picture")
     skip_check: bool = option(False, help="skip the quick check of the data before training")
     out_dir: Path = option(..., help="sub-folder of outputs/ for this run")
+    head_only: bool = option(
+        False,
+        help="leave the frozen backbone out of the checkpoints: small files, which inference "
+        "completes with the weights that they name",
+    )
     init: Path | None = option(
         None,
         help="start from a trained model of this task, best_model.pth or its run's folder: "

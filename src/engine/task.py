@@ -37,6 +37,10 @@ class TrainingTask(Generic[Options]):
         from ..core.paths import output_folder
         from .precision import choose_batch
 
+        if options.head_only:
+            from .saving import require_frozen
+
+            require_frozen(options, self.name)
         if options.batch is None:
             batch = choose_batch(None, options.device)
             options = options.model_copy(update={"batch": batch})
@@ -160,6 +164,7 @@ class TrainingTask(Generic[Options]):
             describe=describe(options, self.name, self.class_names(), self.with_backbone(model))
             | self.describe(),
             hooks=[self.plot, *self.hooks],
+            head_only=options.head_only,
             **{"eval_every": options.eval_every, **self.job_fields(model, loaders[0])},
         )
         history = self.fit(job)

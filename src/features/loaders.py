@@ -88,7 +88,7 @@ def cache_loaders(
         extract=extractor(model, device, dtype),
         settings={
             "backbone": model.backbone.name,
-            "weights": fingerprint(model.backbone.hub_model),
+            "weights": fingerprint(model.backbone),
             "statistics": str(model.backbone.statistics),
             "reads": reads,
             "imgsz": list(options.imgsz),

@@ -80,7 +80,7 @@ class FeatureExtractor:
             raise UserError("--unit scales vectors, not maps; leave it out, or take another --what")
         self.device = choose_device(device)
         self.dtype = choose_type(precision, self.device, backbone.name)
-        weights = fingerprint(backbone.hub_model)
+        weights = fingerprint(backbone)
         self.backbone = backbone.eval().to(self.device)
         lower_weights(backbone, self.dtype)
         self.imgsz, self.resize, self.what, self.unit = Size(*imgsz), resize, what, unit

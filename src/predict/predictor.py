@@ -132,22 +132,15 @@ class Predictor(Generic[R]):
     def submit(self, images: Sequence[np.ndarray] | Prepared) -> Pending:
         """Start a batch: upload, forward, results on their way back. On CUDA it does not wait
         (beyond where the model itself does); on the CPU the work is done here."""
-        batch = images if isinstance(images, Prepared) else self.prepare(images)
+        batch = self.prepare(images) if isinstance(images, Sequence) else images
         if not len(batch):
             return Pending([], [])
         try:
             with torch.inference_mode(), arithmetic(self.dtype, self.device):
-                pixels = batch.pixels.to(self.device, non_blocking=True)
-                results = self._start(batch.views(pixels))
-                assert len(results) == len(batch), "one result for each image"
-                if self._on_device is not None:
-                    results = [
-                        self._on_device(one, geometry)
-                        for one, geometry in zip(results, batch.geometries)
-                    ]
+                results = self.run(batch)
                 if not self.on_cuda:
-                    return Pending(list(results), batch.geometries)
-                fill = _start_download(list(results))
+                    return Pending(results, batch.geometries)
+                fill = _start_download(results)
                 done = torch.cuda.Event()
                 done.record()
                 return Pending([], batch.geometries, done, fill)
@@ -156,6 +149,23 @@ class Predictor(Generic[R]):
                 f"the GPU is out of memory for {len(batch)} images of {self.image_size.width}x"
                 f"{self.image_size.height}; lower --batch or --imgsz"
             ) from None
+
+    def run(self, batch: Prepared) -> list[Any]:
+        """Results of a prepared batch on the device; ``finish`` takes them when they have come."""
+        pixels = batch.pixels.to(self.device, non_blocking=True)
+        return self.answers(batch.views(pixels), batch.geometries)
+
+    def answers(self, images: Sequence[Tensor], geometries: Sequence[Geometry]) -> list[Any]:
+        """The same of resized images [3, H, W] on the device."""
+        results = self._start(images)
+        assert len(results) == len(images), "one result for each image"
+        if self._on_device is None:
+            return list(results)
+        return [self._on_device(one, geometry) for one, geometry in zip(results, geometries)]
+
+    def finish(self, result: Any, geometry: Geometry) -> R:
+        """A result on the CPU, put into original pixels."""
+        return self._postprocess(self._finish(result), geometry)
 
     def collect(self, pending: Pending) -> list[R]:
         """Wait for a submitted batch (one synchronisation) and put it into original pixels."""
@@ -167,7 +177,7 @@ class Predictor(Generic[R]):
             results = _rebuild(pending.results, iter(leaves))
         with torch.no_grad():
             return [
-                self._postprocess(self._finish(result), geometry)
+                self.finish(result, geometry)
                 for result, geometry in zip(results, pending.geometries)
             ]
 

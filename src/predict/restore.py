@@ -13,6 +13,7 @@ from ..core.config import image_size, load_yaml
 from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
 from ..engine.checkpoint import load_checkpoint, load_weights, no_word_on_weights
+from .frozen import known_backbone, share
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -40,13 +41,15 @@ def restore(
     imgsz: Sequence[int] | None = None,
     *,
     classes_key: str = "CLASSES",
+    weights: str | None = None,
 ) -> Trained[M]:
-    """Rebuild the model of a checkpoint; needs nothing else.
+    """Rebuild the model of a checkpoint; needs nothing else (of one of --head-only its backbone).
 
     build: the checkpoint's content -> the model with any weights, through the bundled hub, its
     backbone as ``model.backbone``. identity: what the user says of it (--model-name, --head,
     --config): a contradiction is a UserError that names both sides. imgsz: width and height
-    instead of those of training. classes_key: the key of the class names in ``--config``.
+    instead of those of training. classes_key: the key of the class names in ``--config``. weights:
+    --backbone-weights (default: those of ``identity``).
     """
     content = load_checkpoint(path, task)
     try:
@@ -58,11 +61,14 @@ def restore(
         raise UserError(f"{path} is damaged: its resize is {content['resize'][:60]!r}")
     if identity is not None:
         check_identity(content, identity, path, classes_key)
+        weights = weights or getattr(identity, "backbone_weights", None)
+    content, key = known_backbone(content, path, weights)
     with no_word_on_weights():
         model = build(content)
     backbone: Any = model.backbone
     state = backbone.adapt_state_dict(content["model"], "backbone.")
     load_weights(model, {**content, "model": state}, path)
+    share(key, backbone.hub_model)
     size = Size(imgsz[0], imgsz[-1]) if imgsz else trained_size
     return Trained(model.eval(), content["classes"], size, content["resize"], content)
 
@@ -77,6 +83,8 @@ def model_arguments(content: dict[str, Any]) -> dict[str, Any]:
         "feature_extractor": backbone["feature_extractor"],
         "mean": backbone.get("mean"),  # None, ImageNet's, in checkpoints before they said it
         "std": backbone.get("std"),
+        "weights": backbone.get("weights", "none"),
+        "hub_model": backbone.get("hub_model"),
     }
 
 

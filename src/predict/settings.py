@@ -35,6 +35,11 @@ class ModelOptions(CommandSettings):
     resize: ResizeMode | None = option(
         None, help="how images get to that size, as training's --resize; default: training's"
     )
+    backbone_weights: str | None = option(
+        None,
+        help="the backbone's weights, for a checkpoint of --head-only (default: those that it was "
+        "trained on, at their path, in the weights folder or from the hub)",
+    )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where to run")
     precision: Precision = option("auto", help=PRECISION_HELP)
     batch: int | None = option(
@@ -97,11 +102,15 @@ class KnownOptions(CommandSettings):
 class IdentityOptions(KnownOptions):
     """Checked against the checkpoint (it knows them; the tutorial's commands give them)."""
 
-    weights: str | None = option(None, flags=["--weight"], hidden=True, help="not needed")
+    weights: str | None = option(
+        None, flags=["--weight"], hidden=True, help="as --backbone-weights"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _model_by_its_name(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("weights") and not values.get("model"):
             raise ValueError(f"the trained model is named by --model: --model {values['weights']}")
+        if isinstance(values, dict) and values.get("weights"):
+            return {"backbone_weights": values["weights"], **values}
         return values

@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 def run(options: Any, out_dir: Path) -> dict[str, Any]:
     """mIoU, pixel accuracy, boundary F, the figures of each class and a confusion matrix.
     options: EvaluationOptions and EvaluateSegmentation."""
-    trained = restore_segmenter(options.model, imgsz=options.imgsz)
+    trained = restore_segmenter(
+        options.model, imgsz=options.imgsz, weights=options.backbone_weights
+    )
     found = source_of(options, trained, MaskDataset, ("images", "masks"))
     dataset = found.dataset
     check_classes(dataset.names, trained, found.where)

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 
 def restore_segmenter(
-    path: Path, identity: IdentityOptions | None = None, imgsz: Sequence[int] | None = None
+    path: Path,
+    identity: IdentityOptions | None = None,
+    imgsz: Sequence[int] | None = None,
+    weights: str | None = None,
 ) -> Trained[Segmenter]:
     """See ``src.predict.restore.restore``; a checkpoint's ``colours`` are in its config."""
-    return restore(path, "segmentation", _build, identity, imgsz, classes_key="ALL_CLASSES")
+    key = "ALL_CLASSES"
+    return restore(path, "segmentation", _build, identity, imgsz, classes_key=key, weights=weights)
 
 
 def _build(content: dict[str, Any]) -> Segmenter:
