@@ -46,6 +46,9 @@ COMMANDS: dict[str, Command] = {
         "pretraining.train:main", "self-distillation on unlabelled images, distillation"
     ),
     "pretraining": Command("pretraining.__main__:main", "export, replay, pseudo-labels"),
+    "yolo": Command(
+        "plugins.yolo_fusion.__main__:main", "YOLO with DINO's context: train, val, predict ..."
+    ),
     "evaluate": Command("evaluate:main", "figures of a checkpoint on a data set"),
     "compare": Command("compare:main", "runs side by side: options, figures, curves"),
     "evaluate-backbone": Command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ ALLOWED = {
     "features": {"core", "backbones", "data", "engine", "metrics"},
     "visualise": {"core", "backbones", "data", "engine", "metrics", "predict", "features"},
     **dict.fromkeys(TASKS, BELOW_TASKS),
+    "plugins": BELOW_TASKS | {"detection", "pretraining"},  # above the tasks; nothing imports them
 }
 # Commands that live in a room but stand above it, like the scripts.
 COMMANDS = {"data/check.py", "data/fetch_voc.py", "demo.py", "evaluate.py"}
@@ -84,6 +86,24 @@ def test_single_owners(path):
 def test_settings_are_light(path):
     heavy = {"torch", "numpy", "cv2", "torchvision", "timm", "matplotlib", "albumentations"}
     assert not {name.split(".")[0] for name in imports(path)} & heavy
+
+
+def test_ultralytics_is_the_plugins_alone():
+    """It changes torch.save, PIL.Image.open and OMP_NUM_THREADS of the process that imports it."""
+    users = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("src", "benchmarks", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"^\s*(from|import) ultralytics", path.read_text(), re.MULTILINE)
+    ]
+    assert all(user.startswith("src/plugins/yolo_fusion/") for user in users) and users
+    importers = [
+        name_of(path)
+        for path in SOURCES
+        if name_of(path).split("/")[0] != "plugins"
+        and any(name.startswith("src.plugins") for name in imports(path))
+    ]
+    assert not importers
 
 
 def test_help_imports_nothing_heavy():

@@ -7,6 +7,7 @@ README, the others; classification, depth,     parsed: minutes of training; the 
 detection, segmentation                        run their main functions on small data
 pictures, features, kept_features, evaluation  parsed: they need pretrained weights or shared data
 pretraining                                    parsed: hours of training
+yolo_fusion                                    parsed; tests/plugins runs the same commands
 benchmarks, python_versions                    that they are there: minutes to hours of computing
 """
 
@@ -36,6 +37,7 @@ from src.evaluate import EvaluateOptions
 from src.evaluate_backbone import EvaluateBackbone
 from src.features import settings as features
 from src.oneshot.settings import PropagateOptions, SegmentOptions
+from src.plugins.yolo_fusion import settings as yolo
 from src.pretraining import settings as pretraining
 from src.retrieval import settings as retrieval
 from src.segmentation.settings import (
@@ -69,6 +71,11 @@ SETTINGS: dict[str, type[CommandSettings]] = {
     "src.pretraining export": pretraining.ExportOptions,
     "src.pretraining replay": pretraining.ReplayOptions,
     "src.pretraining pseudo": pretraining.PseudoOptions,
+    "src.plugins.yolo_fusion train": yolo.TrainYolo,
+    "src.plugins.yolo_fusion val": yolo.ValYolo,
+    "src.plugins.yolo_fusion predict": yolo.PredictYolo,
+    "src.plugins.yolo_fusion export": yolo.ExportYolo,
+    "src.plugins.yolo_fusion compare": yolo.CompareYolo,
     "src.evaluate_backbone": EvaluateBackbone,
     "src.features extract": features.ExtractOptions,
     "src.features similarity": features.SimilarityOptions,

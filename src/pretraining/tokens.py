@@ -21,48 +21,26 @@ from ..engine.distributed import several
 from .model import features, resize_patches
 
 
-class TokenDistillation(nn.Module):
-    """``student`` learns from the frozen ``teacher``; ``project`` maps its pooled token to the
-    teacher's channels. queue: how many of the teacher's embeddings are compared with."""
+class TokenLoss(nn.Module):
+    """The two losses alone; ``project`` maps the student's pooled token (``own`` channels) to the
+    teacher's. queue: how many of the teacher's embeddings are compared with."""
 
     queue: Tensor
     filled: Tensor
 
-    def __init__(
-        self, student: nn.Module, teacher: Backbone, *, queue: int, temperature: float = 0.07
-    ) -> None:
+    def __init__(self, own: int, channels: int, *, queue: int, temperature: float = 0.07) -> None:
         super().__init__()
-        self.student, self.teacher = student, teacher.requires_grad_(False).eval()
-        channels = teacher.hub_model.embed_dim
-        own: Any = (
-            student.hub_model.embed_dim if isinstance(student, Backbone) else student.channels
-        )
         self.project = nn.Linear(own, channels)
         self.register_buffer("queue", F.normalize(torch.randn(queue, channels), dim=1))
         self.register_buffer("filled", torch.tensor(0))
         self.loss_temperature = temperature
-        self.temperature = 0.0  # the engine's hook sets it; of self-distillation only
 
-    def train(self, mode: bool = True) -> TokenDistillation:
-        """As nn.Module's, but the teacher stays in eval mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def forward(self, global_crops: Tensor, *_: Any) -> dict[str, Tensor]:
-        """The losses of crops uint8 [1, B, 3, G, G]; the teacher sees each once."""
-        crops = global_crops.flatten(0, 1)
-        with torch.no_grad():
-            truth, truth_patches = features(self.teacher, crops)
-        if isinstance(self.student, Backbone):
-            pooled, patches = features(self.student, crops)
-        else:
-            pooled, patches = self.student(self.teacher.normalise(crops))
-        if patches.shape[1] != truth_patches.shape[1]:
-            truth_patches = resize_patches(
-                truth_patches, crops.shape[-2:], crops.shape[-2:], patches.shape[1]
-            )
-        with torch.autocast(crops.device.type, enabled=False):
+    def compare(
+        self, pooled: Tensor, patches: Tensor, truth: Tensor, truth_patches: Tensor
+    ) -> dict[str, Tensor]:
+        """Pooled tokens [B, own] and patches [B, P, any] of the student with [B, channels] and
+        [B, P, any] of the teacher, whose tokens go into the queue in training."""
+        with torch.autocast(pooled.device.type, enabled=False):
             truth = F.normalize(truth.float(), dim=1)
             ours = F.normalize(self.project(pooled.float()), dim=1)
             keys = torch.cat([truth, self.queue[: int(self.filled)]])
@@ -90,6 +68,42 @@ class TokenDistillation(nn.Module):
         size = len(self.queue)
         self.queue.copy_(torch.cat([embeddings, self.queue])[:size])
         self.filled.copy_((self.filled + len(embeddings)).clamp(max=size))
+
+
+class TokenDistillation(TokenLoss):
+    """``student`` learns from the frozen ``teacher``."""
+
+    def __init__(
+        self, student: nn.Module, teacher: Backbone, *, queue: int, temperature: float = 0.07
+    ) -> None:
+        own: Any = (
+            student.hub_model.embed_dim if isinstance(student, Backbone) else student.channels
+        )
+        channels: Any = teacher.hub_model.embed_dim
+        super().__init__(own, channels, queue=queue, temperature=temperature)
+        self.student, self.teacher = student, teacher.requires_grad_(False).eval()
+        self.temperature = 0.0  # the engine's hook sets it; of self-distillation only
+
+    def train(self, mode: bool = True) -> TokenDistillation:
+        """As nn.Module's, but the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, global_crops: Tensor, *_: Any) -> dict[str, Tensor]:
+        """The losses of crops uint8 [1, B, 3, G, G]; the teacher sees each once."""
+        crops = global_crops.flatten(0, 1)
+        with torch.no_grad():
+            truth, truth_patches = features(self.teacher, crops)
+        if isinstance(self.student, Backbone):
+            pooled, patches = features(self.student, crops)
+        else:
+            pooled, patches = self.student(self.teacher.normalise(crops))
+        if patches.shape[1] != truth_patches.shape[1]:
+            truth_patches = resize_patches(
+                truth_patches, crops.shape[-2:], crops.shape[-2:], patches.shape[1]
+            )
+        return self.compare(pooled, patches, truth, truth_patches)
 
     def update_teacher(self, momentum: float) -> None:
         """The teacher is frozen."""

@@ -76,6 +76,26 @@ def plot_history(
     _save(figure, path)
 
 
+def plot_paired(
+    values: Mapping[str, Sequence[float]], path: str | Path, title: str, ylabel: str
+) -> None:
+    """Settings side by side: a thin line for each repetition (the i-th value of each setting), a
+    dot for the mean with a bar of one standard deviation. UserError when it cannot be written."""
+    figure, axes = _figure(1.6 + 1.2 * len(values), 5)
+    table = np.array(list(values.values()), dtype=float)  # [settings, repetitions]
+    places = np.arange(len(values))
+    for i, line in enumerate(table.T):
+        axes.plot(places, line, color="0.65", linewidth=1, marker="o", markersize=3, zorder=1)
+        axes.annotate(str(i + 1), (places[0], line[0]), (-8, 0), textcoords="offset points",
+                      color="0.5", fontsize=8, ha="right", va="center")  # fmt: skip
+    spread = table.std(axis=1, ddof=1) if table.shape[1] > 1 else np.zeros(len(values))
+    axes.errorbar(places, table.mean(axis=1), spread, color=_tint(2), fmt="o", capsize=4, zorder=2)
+    axes.set(title=_plain(title), ylabel=_plain(ylabel), xlim=(-0.5, len(values) - 0.5))
+    axes.set_xticks(places, [_plain(name) for name in values], rotation=20)
+    axes.grid(alpha=0.3, axis="y")
+    _save(figure, path)
+
+
 def plot_columns(
     rows: Sequence[Mapping[str, float]],
     names: Sequence[str],
