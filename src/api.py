@@ -86,12 +86,13 @@ _DIFFER = "the images come out at different sizes: give mode='stretch', or one i
 class Model:
     """A trained model of any task: ``predict`` answers the task's Result for each image.
 
-    task, names (by class index), checkpoint (its path).
+    task, names (by class index), checkpoint (its path); predictor, and result(image, answer): the
+    Result of an array and what the predictor says of it.
     """
 
     def __init__(self, checkpoint: Path, task: str, loaded: Loaded) -> None:
         self.checkpoint, self.task = checkpoint, task
-        self.predictor, self.names, self._result = loaded
+        self.predictor, self.names, self.result = loaded
 
     def predict(self, images: Picture | Sequence[Picture]) -> Any:
         """A Result for one image; a list of them for several, a folder or a glob.
@@ -104,7 +105,7 @@ class Model:
         for start in range(0, len(listed), self.predictor.batch):
             arrays = [as_array(one) for one in listed[start : start + self.predictor.batch]]
             answers = self.predictor.predict(arrays)
-            results += [self._result(array, answer) for array, answer in zip(arrays, answers)]
+            results += [self.result(array, answer) for array, answer in zip(arrays, answers)]
         return results[0] if single else results
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .core import cli
 from .core.errors import UserError
 from .core.registry import did_you_mean
-from .predict.settings import is_video
+from .predict.settings import names_video
 
 
 class Command(NamedTuple):
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "depth train": Command("depth.train:main", "train a model of depth"),
     "depth predict": Command("depth.infer:main_image|main_video", "depth of images, or of a video"),
     "depth summary": Command("depth.model:main", "layers and size of a model of depth"),
+    "multi": Command("multi:main", "several trained models on images or a video, one pass"),
     "pretraining train": Command(
         "pretraining.train:main", "self-distillation on unlabelled images, distillation"
     ),
@@ -105,7 +106,7 @@ def _names_video(words: Sequence[str]) -> bool:
         name, _, joined = value.partition("=")
         given = joined if name == "--input" else value if flag in ("-i", "--input") else ""
         if given:
-            return given.isdigit() or is_video(given)
+            return names_video(given)
     return False
 
 

@@ -11,7 +11,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -62,6 +62,7 @@ class ClassificationReport(Report):
 class ClassificationResult(Result):
     """Classes of an image: probabilities float32 [C] (multi-label: each for itself)."""
 
+    layer: ClassVar[int] = 2
     probabilities: np.ndarray
 
     def top(self, count: int = 5) -> list[dict[str, Any]]:

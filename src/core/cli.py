@@ -78,6 +78,7 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> No
         *spellings,
         dest=name,
         nargs=_length(annotation),
+        action="extend" if extra.get("repeated") else "store",
         metavar=extra.get("metavar") or name.upper(),
         help=help_text,
         default=argparse.SUPPRESS,

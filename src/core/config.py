@@ -88,15 +88,17 @@ def option(
     metavar: str | None = None,
     hidden: bool = False,
     positional: bool = False,
+    repeated: bool = False,
     **constraints: Any,
 ) -> Any:
     """A settings field with its help sentence and further flag spellings (``-b``, ``--weight``).
 
     ``hidden`` keeps it out of ``--help``; ``positional``: its words need no flag before them, and
-    may stand before the flags or after; constraints (ge, le, gt, ...) go to pydantic.
+    may stand before the flags or after; ``repeated``: a list's flag may be given for each item;
+    constraints (ge, le, gt, ...) go to pydantic.
     """
     extra: dict[str, Any] = {"flags": list(flags), "metavar": metavar, "hidden": hidden}
-    extra["positional"] = positional
+    extra |= {"positional": positional, "repeated": repeated}
     return Field(default, description=help, json_schema_extra=extra, **constraints)
 
 

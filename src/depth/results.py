@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -58,13 +58,17 @@ class DepthReport(Report):
 
 @dataclass
 class DepthResult(Result):
-    """Depth of an image: metres float32 [H, W] in its pixels."""
+    """Depth of an image: metres float32 [H, W] in its pixels; near, far: metres at the ends of the
+    colours (None: of each picture)."""
 
+    layer: ClassVar[int] = 3
     metres: np.ndarray
+    near: float | None = None
+    far: float | None = None
 
     def draw(self) -> np.ndarray:
         """The image beside its depth in colours."""
-        return draw_depth(self.image, self.metres, None, None)
+        return draw_depth(self.image, self.metres, self.near, self.far)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The metres."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.task_spec import Loaded, TaskSpec
 from ..data.depths.settings import CheckDepths
+from ..predict.settings import names_video
 from .settings import EvaluateDepth, InferDepthImage, TrainDepth
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ class DepthSpec(TaskSpec):
         from .infer import load
         from .results import DepthResult
 
-        predictor, _ = load(options, options.out_dir, steady=False)
+        steady = any(map(names_video, options.input))
+        predictor, report = load(options, options.out_dir, steady=steady)
 
         def result(image: np.ndarray, metres: Any) -> DepthResult:
-            return DepthResult(image, [], metres.numpy())
+            return DepthResult(image, [], metres.numpy(), report.near, report.far)
 
         return Loaded(predictor, [], result)
 

@@ -19,6 +19,11 @@ def is_video(source: str | Path) -> bool:
     return "://" in str(source) or Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
+def names_video(source: str) -> bool:
+    """Whether ``--input`` means a video: a file, a camera's index or an address."""
+    return source.isdigit() or is_video(source)
+
+
 def _as_list(value: Any) -> Any:
     return [str(value)] if isinstance(value, (str, Path)) else value
 

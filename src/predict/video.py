@@ -129,16 +129,16 @@ class VideoWriter:
     """Writes RGB frames to an .mp4 in a thread of its own; the file appears whole at ``close``.
 
     H.264 through PyAV, by the GPU where ``on_cuda`` and it can, else (a log line says so) mp4v
-    through OpenCV; ``codec`` says which. rate: frames a second;
-    timed: the frames come with their times instead (a camera). Odd sides grow by one pixel.
-    A failure of the encoder (a full disk) is raised by the next ``write`` or by ``close``, as a
-    UserError; nothing waits for ever.
+    through OpenCV; ``codec`` says which. size: of the video (None: of the first frame); rate:
+    frames a second; timed: the frames come with their times instead (a camera). Odd sides grow by
+    one pixel. A failure of the encoder (a full disk) is raised by the next ``write`` or by
+    ``close``, as a UserError; nothing waits for ever.
     """
 
     def __init__(
         self,
         path: str | Path,
-        size: Size,
+        size: Size | None,
         rate: Fraction,
         *,
         timed: bool = False,
@@ -148,36 +148,46 @@ class VideoWriter:
     ) -> None:
         self.path = Path(path)
         self.count = 0
-        self._size = Size(size[0] + size[0] % 2, size[1] + size[1] % 2)
+        self.codec = ""
         self._closed = False
         self._error: Exception | None = None
         self._queue: queue.Queue[tuple[np.ndarray, float | None] | None] = queue.Queue(8)
         self._file = ExitStack()
-        temporary = self._file.enter_context(atomic_path(self.path))
-        self._encoder: _Encoder
+        self._temporary = self._file.enter_context(atomic_path(self.path))
+        self._encoder: _Encoder | None = None
+        self._how = rate, timed, threads, h264, on_cuda
+        if size is not None:
+            self._open(size)
+        self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
+        self._thread.start()
+
+    def _open(self, size: Size) -> None:
+        rate, timed, threads, h264, on_cuda = self._how
+        self._size = Size(size[0] + size[0] % 2, size[1] + size[1] % 2)
         try:
             if has_h264() if h264 is None else h264:
                 self.codec = choose_codec(self._size, on_cuda)
-                self._encoder = _H264(temporary, self._size, rate, timed, threads, self.codec)
+                h264_of = self._temporary, self._size, rate, timed, threads, self.codec
+                self._encoder = _H264(*h264_of)
             else:
                 log.info("writing mp4v, which browsers do not play; for H.264: pip install av")
                 self.codec = "mp4v"
-                self._encoder = _Mp4v(temporary, self._size, rate)
+                self._encoder = _Mp4v(self._temporary, self._size, rate)
         except Exception as error:
             self._give_up(error)
-        self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
-        self._thread.start()
 
     def _run(self) -> None:
         """Encode until the None; after a failure go on emptying the queue, so none waits."""
         while (item := self._queue.get()) is not None:
             if self._error is None:
                 try:
+                    assert self._encoder is not None
                     self._encoder.encode(self._even(item[0]), item[1])
                 except Exception as error:  # noqa: BLE001 - raised again by write or close
                     self._error = error
         try:
-            self._encoder.finish()
+            if self._encoder is not None:
+                self._encoder.finish()
         except Exception as error:  # noqa: BLE001 - raised again by close
             self._error = self._error or error
 
@@ -203,6 +213,8 @@ class VideoWriter:
     def write(self, image: np.ndarray, seconds: float | None = None) -> None:
         """Hand over a frame, uint8 [H, W, 3] RGB, not changed afterwards; seconds: its time."""
         assert not self._closed
+        if self._encoder is None:
+            self._open(Size(image.shape[1], image.shape[0]))
         if self._error is None:
             self._queue.put((image, seconds))
             self.count += 1
@@ -317,13 +329,12 @@ class _VideoRun:
             predictor.predict([reader.first_image] * batch)
         writer = VideoWriter(
             path,
-            reader.size,
+            None,  # as large as what is drawn
             reader.rate,
             timed=not reader.steady,
             threads=encoder_threads(predictor.on_cuda),
             on_cuda=predictor.on_cuda,
         )
-        log.info("decoding by OpenCV (%s), encoding by %s", reader.codec, writer.codec)
         frames: Ahead[Frame] = Ahead(
             islice(reader, max_frames),
             1 if reader.live else 2 * batch,
@@ -371,6 +382,8 @@ class _VideoRun:
             frame, made = drawing.popleft()
             annotated = self.report.keep(made.result())
             writer.write(annotated, frame.seconds)
+            if writer.count == 1:
+                log.info("decoding by OpenCV (%s), encoding by %s", self.reader.codec, writer.codec)
             progress.advance()
             return self.window is None or self.window.show(annotated, 1)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -72,12 +72,16 @@ class SegmentationReport(Report):
 class SegmentationResult(Result):
     """Classes of an image: mask uint8 [H, W], indices of names; colours: uint8 [256, 3]."""
 
+    layer: ClassVar[int] = 0
     mask: np.ndarray
     colours: np.ndarray
+    opacity: float = 0.55
+    legend: bool = True
 
     def draw(self) -> np.ndarray:
         """The image under the colours of its classes, with a legend of those that occur."""
-        return draw_named(self.image, self.mask, self.names, self.colours)
+        names = self.names if self.legend else []
+        return draw_named(self.image, self.mask, names, self.colours, self.opacity)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The mask."""

@@ -29,7 +29,8 @@ class SegmentationSpec(TaskSpec):
         predictor, report = load_predictor(options, options.out_dir)
 
         def result(image: np.ndarray, mask: Any) -> SegmentationResult:
-            return SegmentationResult(image, report.names, mask.numpy(), report.colours)
+            look = report.colours, report.opacity, report.legend
+            return SegmentationResult(image, report.names, mask.numpy(), *look)
 
         return Loaded(predictor, report.names, result)
 

@@ -1,0 +1,175 @@
+"""``infer_multi.py``: checkpoints of any tasks on images or a video; those on the same frozen
+backbone share its pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import field_validator, model_validator
+
+from .core.config import option
+from .core.errors import UserError
+from .predict.settings import ImageOptions, names_video
+from .tasks import tasks
+
+if TYPE_CHECKING:
+    from .api import Model
+    from .predict.joint import JointPredictor
+    from .predict.joint_report import JointReport
+
+log = logging.getLogger(__name__)
+
+# Flags of single commands that look at an image more than once.
+LOOKS = {"flip": "mirrored, too", "slide": "through windows", "scales": "at several sizes"}
+LOOKS["tiles"] = "in parts, too"
+
+
+class InferMulti(ImageOptions):
+    """Run several trained models, of any tasks, on images or a video: checkpoints on the same
+    frozen backbone share its pass."""
+
+    model: list[Path] = option(  # type: ignore[assignment]
+        ...,
+        flags=["-m"],
+        repeated=True,
+        help="checkpoints of training runs, best_model.pth or the runs' folders (one after the "
+        "other, or each with its own --model)",
+    )
+    backbone_weights: str | None = option(
+        None,
+        flags=["--weights"],
+        help="the backbone's weights, for checkpoints of --head-only (default: those that they "
+        "were trained on, at their path, in the weights folder or from the hub)",
+    )
+    layers: list[str] | None = option(
+        None,
+        help="whose results are drawn: detection, segmentation, classification, depth, or none; of "
+        "several models of a task detection, detection_2, ... (default: all; the JSON has all)",
+    )
+    max_frames: int | None = option(None, ge=1, help="stop after this many frames of a video")
+    save_arrays: bool = option(
+        False, help="write masks, metres, boxes and probabilities as arrays/*.npz as well"
+    )
+    threshold: float = option(0.25, ge=0, le=1, help="least score of a detection to keep")
+    nms: float | None = option(
+        None, gt=0, le=1, help="IoU above which the weaker of two boxes goes (default: training's)"
+    )
+    max_det: int | None = option(None, ge=1, help="most detections of an image, the best ones")
+    classes: list[str] | None = option(None, help="names of the detected classes to keep")
+    opacity: float = option(0.55, ge=0, le=1, help="of the colours of segmentation")
+    legend: bool = option(True, help="name the colours of segmentation")
+    near: float | None = option(None, ge=0, help="metres at the bright end of depth's colours")
+    far: float | None = option(None, gt=0, help="metres at the dark end of depth's colours")
+    out_dir: Path = option(
+        Path("inference_results_multi"), help="sub-folder of outputs/ for the results"
+    )
+    flip: bool = option(False, flags=["--flip-average"], hidden=True, help="refused")
+    slide: bool = option(False, hidden=True, help="refused")
+    scales: list[float] | None = option(None, hidden=True, help="refused")
+    tiles: int | None = option(None, hidden=True, help="refused")
+
+    @model_validator(mode="after")
+    def _one_look(self) -> InferMulti:
+        for name, how in LOOKS.items():
+            if getattr(self, name):
+                raise ValueError(
+                    f"--{name} looks at each image {how}, and here it is looked at once, for all "
+                    "models: use the command of that task for it"
+                )
+        return self
+
+    @field_validator("model")
+    @classmethod
+    def _each_once(cls, models: list[Path]) -> list[Path]:
+        if len(set(models)) < len(models):
+            raise ValueError("a checkpoint is named twice")
+        return models
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    from .core import cli
+
+    cli.run(lambda: infer_joint(cli.parse(InferMulti, argv, "infer_multi.py")))
+
+
+def load_models(options: InferMulti) -> dict[str, Model]:
+    """The checkpoints by name: their task, numbered where it comes again. UserError."""
+    from .api import load
+    from .engine.checkpoint import load_checkpoint
+    from .predict.frozen import one_backbone
+
+    given = {name: getattr(options, name) for name in options.model_fields_set - {"model"}}
+    given["out_dir"] = options.out_dir
+    own = set(InferMulti.model_fields) - set(ImageOptions.model_fields) - {"layers", "max_frames"}
+    unused = set(given) & own - {"save_arrays"}
+    found: dict[str, Model] = {}
+    with one_backbone():
+        for path in options.model:
+            task = load_checkpoint(path)["task"]
+            known = tasks()[task].predict_options.model_fields
+            taken = {name: value for name, value in given.items() if name in known}
+            taken.pop("save_arrays", None)
+            unused -= set(taken)
+            count = sum(model.task == task for model in found.values())
+            found[f"{task}_{count + 1}" if count else task] = load(path, **taken)
+    if unused:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))
+        raise UserError(f"{flags}: none of the models ({', '.join(found)}) has a use for it")
+    return found
+
+
+def joint_predictor(options: InferMulti) -> tuple[JointPredictor, JointReport]:
+    """The models as one predictor, and the report of their joined results. UserError."""
+    from .predict.joint import JointPredictor
+    from .predict.joint_report import JointReport
+
+    models = load_models(options)
+    shown = list(models) if options.layers is None else options.layers
+    if shown == ["none"]:
+        shown = []
+    unknown = [name for name in shown if name not in models]
+    if unknown:
+        raise UserError(
+            f"--layers {' '.join(unknown)}: there are {', '.join(models)} here (or none)"
+        )
+    predictor = JointPredictor([model.predictor for model in models.values()], list(models))
+    results = {name: model.result for name, model in models.items()}
+    about = [
+        {
+            "name": name,
+            "task": model.task,
+            "checkpoint": str(model.checkpoint),
+            "classes": model.names,
+        }
+        for name, model in models.items()
+    ]
+    return predictor, JointReport(results, about, shown)
+
+
+def infer_joint(options: InferMulti) -> int:
+    """Annotated pictures or a video, and multi.json; the exit code."""
+    from .core.paths import output_folder
+    from .predict.images import report_images
+    from .predict.video import report_video
+
+    videos = [source for source in options.input if names_video(source)]
+    if videos and len(options.input) > 1:
+        raise UserError(f"--input {videos[0]} is a video: give one video, or images alone")
+    if options.max_frames is not None and not videos:
+        raise UserError("--max-frames is of a video, and --input names images")
+    predictor, report = joint_predictor(options)
+    folder = output_folder(options.out_dir)
+    report.arrays = folder if options.save_arrays else None
+    if videos:
+        limits: dict[str, Any] = {"show": options.show, "max_frames": options.max_frames}
+        return report_video(predictor, videos[0], folder, report, **limits)
+    how = {"show": options.show, "recursive": options.recursive}
+    return report_images(predictor, options.input, folder, report, **how)
+
+
+if __name__ == "__main__":
+    main()
