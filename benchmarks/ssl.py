@@ -69,10 +69,11 @@ def draw(folder: Path, count: int, grey: bool) -> Path:
     return folder
 
 
-COMMON = """--global-size 64 --local-size 32 --locals 2 --batch 32 --hidden 256 --bottleneck 64
---lr-rule none --min-lr 1e-5 --weight-decay-end 0.04 --teacher-temp-start 0.04
---momentum-end 1 --workers 0 --device cpu --skip-check --overwrite --layer-decay 1
---patch-embed-lr 1 --eval-every 100"""
+# Sizes that two cores bear; the schedule of a short run from random weights.
+SMALL = """--global-size 64 --local-size 32 --locals 2 --batch 32 --hidden 256 --bottleneck 64
+--workers 0 --device cpu --skip-check --overwrite"""
+SHORT = """--lr-rule none --min-lr 1e-5 --weight-decay-end 0.04 --teacher-temp-start 0.04
+--momentum-end 1 --layer-decay 1 --patch-embed-lr 1 --eval-every 100"""
 # The losses of each setting: DINO, iBOT (a ViT's), KoLeo.
 CONTROLS = {
     "all": {"dino": 1.0, "ibot": 1.0, "koleo": 0.1},
@@ -82,12 +83,14 @@ CONTROLS = {
 }
 
 
-def ssl_run(folder: Path, images: Path, out: Path, **options: Any) -> dict[str, float]:
-    """A run; its last row."""
-    words = [*COMMON.split(), "--images", str(images), "--out-dir", str(out)]
+def ssl_run(
+    images: Path, out: Path, schedule: str = SHORT, **options: Any
+) -> list[dict[str, float]]:
+    """A run; its rows, one an epoch."""
+    words = [*SMALL.split(), *schedule.split(), "--images", str(images), "--out-dir", str(out)]
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
-    return train(cli.parse(TrainSsl, words)).last
+    return train(cli.parse(TrainSsl, words)).rows
 
 
 class Results:
@@ -126,8 +129,7 @@ def controls(args: argparse.Namespace, results: Results) -> None:
             key |= {"model": args.model, "k": args.k, "grey": args.grey, "lr": args.lr}
 
             def make(weights: Any = weights, seed: int = seed, steps: int = steps) -> Any:
-                row = ssl_run(
-                    data,
+                *_, row = ssl_run(
                     data / "train",
                     args.out / "run",
                     **weights,
@@ -210,31 +212,53 @@ def continued(args: argparse.Namespace, results: Results) -> None:
             key["steps"] = 0 if name == "start" else args.steps
 
             def make(name: str = name, preset: Any = preset, seed: int = seed) -> Any:
-                file = start
+                file, curve = start, []
                 if name != "start":
                     ibot = {"ibot": 0} if "convnext" in args.model else {}
-                    ssl_run(
-                        data,
+                    rows = ssl_run(
                         data / "train",
                         args.out / "run",
-                        **preset,
-                        **ibot,
+                        schedule="",
+                        **preset | ibot,
                         weights=start,
                         model_name=args.model,
                         seed=seed,
                         prototypes=args.k,
-                        epochs=3,
-                        epoch_steps=args.steps // 3,
-                        warmup_epochs=0.1,
+                        epochs=6,
+                        epoch_steps=args.steps // 6,
+                        eval_every=1,
+                        probe=data,
                     )
                     file = args.out / "run" / "backbone.pth"
+                    curve = [round(row["knn"], 4) for row in rows]
                 backbone = build_backbone(args.model, weights=file, hub="bundled").eval()
                 figures = probe(backbone) | {"patches": patch_retrieval(backbone, probe)}
-                return {n: round(v, 4) for n, v in figures.items()}
+                return {n: round(v, 4) for n, v in figures.items()} | {"curve": curve}
 
             results.once(key, make)
     for figure in ("knn", "patches"):
         summary(results, "continued", "setting", figure)
+    draw_curves(results, args.out / "continued.png")
+
+
+def draw_curves(results: Results, path: Path) -> None:
+    """k-NN by epoch of each continued run, from its start."""
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in results.rows if row["what"] == "continued"]
+    starts = {row["seed"]: row["knn"] for row in rows if row["setting"] == "start"}
+    figure, axes = plt.subplots(figsize=(6, 3.5))
+    for colour, name in zip(("C0", "C1", "C3"), CONTINUED):
+        for row in rows:
+            if row["setting"] == name:
+                label = name if row["seed"] == min(starts) else None
+                axes.plot(
+                    [100 * k for k in (starts[row["seed"]], *row["curve"])], colour, label=label
+                )
+    axes.set(xlabel="epoch", ylabel="k-NN, % (higher is better)", title="Continued training")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
 
 
 def supervise(args: argparse.Namespace, data: Path, out: Path) -> None:
@@ -277,8 +301,7 @@ def distilled(args: argparse.Namespace, results: Results) -> None:
 
             def make(name: str = name, seed: int = seed) -> Any:
                 teacher = {"teacher": args.model, "teacher_weights": start, "distill": "tokens"}
-                row = ssl_run(
-                    data,
+                *_, row = ssl_run(
                     data / "train",
                     args.out / "run",
                     **teacher,
@@ -307,7 +330,14 @@ def speed(args: argparse.Namespace, results: Results) -> None:
     from src.pretraining.data import crop_loader, find_images
 
     data = draw(args.out / "colour", args.count, False)
-    words = [*COMMON.split(), "--images", str(data / "train"), "--out-dir", str(args.out / "run")]
+    words = [
+        *SMALL.split(),
+        *SHORT.split(),
+        "--images",
+        str(data / "train"),
+        "--out-dir",
+        str(args.out / "run"),
+    ]
     words += ["--model-name", args.model, "--k", str(args.k), "--epochs", "1", "--workers", "1"]
     words += ["--epoch-steps", str(args.steps), "--warmup-epochs", "0"]
     words += ["--ibot", "0"] if "convnext" in args.model else []
