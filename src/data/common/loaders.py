@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
 import signal
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -300,6 +302,17 @@ def _numbers(shapes: Sequence[Any]) -> np.ndarray:
     return np.array([known[shape] for shape in shapes], np.int64)
 
 
+_loaders: weakref.WeakSet[BatchLoader] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Tell the workers of loaders that are still there to end (torch below 2.14 does not, and
+    multiprocessing's exit sends one SIGTERM, which they ignore, and waits for ever)."""
+    for loader in list(_loaders):
+        loader.end_workers()
+
+
 class BatchLoader(DataLoader):
     """A DataLoader of Batches.
 
@@ -324,14 +337,24 @@ class BatchLoader(DataLoader):
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # leaves the process's random state alone
         )
+        _loaders.add(self)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the augmentations of the next iteration."""
         self.batches.epoch = epoch
 
+    def end_workers(self) -> None:
+        """End the worker processes, where there are any; the next iteration starts new ones."""
+        if self._iterator is not None:
+            self._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            self._iterator = None
+
     def __iter__(self) -> Any:
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
+                # Now: the exception keeps them in a cycle, and the collector would end the
+                # queues first, without which torch waits 20 s and then terminates them.
+                self.end_workers()
                 raise UserError(f"{batch.message}; python -m src.data.check finds all such files")
             yield batch
 
@@ -444,7 +467,8 @@ def useful_workers(workers: int, world: int = 1) -> int:
 def _start_worker(_: int) -> None:
     # The main process says when they end. A signal to the whole group (timeout, Slurm, a
     # terminal) would end them first, and torch raises that in the middle of whatever runs there.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # A second SIGTERM ends them: torch's and multiprocessing's last resort at exit.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
     cv2.setNumThreads(0)  # the workers are the parallelism
     gc.freeze()  # what was there before the fork is never looked through, so never copied

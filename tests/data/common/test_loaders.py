@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -171,6 +173,23 @@ def test_an_unreadable_image_is_one_clear_message(records, tmp_path, workers):
         list(loader)
     assert str(caught.value).startswith(f"cannot read image {broken}: ")
     assert "Traceback" not in str(caught.value) and "worker" not in str(caught.value)
+    assert loader._iterator is None  # its processes are gone
+
+
+@pytest.mark.parametrize("how", ["held", "collected"])
+def test_a_process_ends_whatever_becomes_of_its_loader(how):
+    """Workers ignore the first SIGTERM; torch's and multiprocessing's exit must not wait for it."""
+    code = f"""
+import gc
+from src.data.common.loaders import BatchLoader
+loader = BatchLoader(list(range(8)), [[0, 1], [2, 3], [4, 5]], 1, combine=list)
+loader.itself = loader  # a cycle
+next(iter(loader))
+if {how == "collected"}:
+    del loader  # the collector ends its queues before it ends its workers
+    gc.collect()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_refusals(records):
