@@ -52,7 +52,9 @@ def parse_probe(settings: type[C], flags: list[str], prog: str) -> C:
     frozen."""
     from .core.cli import parse
 
-    return parse(settings, flags, prog).model_copy(update={"fine_tune": False})
+    return parse(settings, flags, prog).model_copy(
+        update={"fine_tune": False, "tune": "frozen", "unfreeze_epoch": 1}
+    )
 
 
 def best(history: Any) -> Figures:

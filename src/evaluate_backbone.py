@@ -42,7 +42,8 @@ class EvaluationData(Settings):
         if all(value is None for value in self.parts().values()):
             raise ValueError(f"names no part: give one or more of {', '.join(self.parts())}")
         for name, options in self.parts().items():
-            own = sorted({"model_name", "weights", "out_dir", "fine_tune"} & set(options or {}))
+            fixed = {"model_name", "weights", "out_dir", "fine_tune", "tune"}
+            own = sorted(fixed & set(options or {}))
             if own:
                 raise ValueError(f"{name}: {', '.join(own)} cannot be set in a part of it")
             sweep = (options or {}).get("sweep", {})

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.adapters import is_adapter, without_adapters
 from ..core.structures import FeatureShape
 from .catalog import IMAGENET, BackboneSpec, Statistics
 from .hub import bundled_state
+from .tuning import tune_backbone
+from .weights import looks_random
 
 
 class Backbone(nn.Module):
@@ -57,6 +60,15 @@ class Backbone(nn.Module):
         if self.frozen:
             self.hub_model.eval()
         return self
+
+    def tune(self, how: str, rank: int = 8) -> None:
+        """Train what ``--tune`` says: 'frozen', 'lora' (adapters of that rank), 'last N' blocks or
+        'all'. UserError where there is none of it."""
+        tune_backbone(self, how, rank)
+
+    def looks_random(self) -> bool:
+        """Whether it was never trained."""
+        return looks_random(self.hub_model)
 
     def output_shape(self) -> dict[str, FeatureShape]:
         """Names of the maps with channels and stride, shallow to deep."""
@@ -141,16 +153,21 @@ class Backbone(nn.Module):
         return self.num_layers if is_norm else 0
 
     def canonical_state(self) -> dict[str, Tensor]:
-        """The weights by the names of the bundled hub, whatever code computes with them."""
-        return bundled_state(self.spec, self.hub_model.state_dict())
+        """The weights by the names of the bundled hub, whatever code computes with them, and
+        without adapters."""
+        state = self.hub_model.state_dict()
+        plain = {name: value for name, value in state.items() if not is_adapter(name)}
+        return bundled_state(self.spec, plain)
 
     def adapt_state_dict(self, state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-        """Rename a checkpoint's backbone part (below ``prefix``) from Meta's names to ours.
+        """Rename a checkpoint's backbone part (below ``prefix``) from Meta's names to ours, its
+        adapters merged.
 
         A run that trained through a clone of the official code has Meta's names; inference goes
         through the bundled hub, which needs no clone.
         """
         inner = f"{prefix}hub_model."
+        state = without_adapters(state)
         mine = {k.removeprefix(inner): v for k, v in state.items() if k.startswith(inner)}
         if not mine or not hasattr(self.hub_model, "convert_official"):
             return state

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from ..core.config import CommandSettings, option
 
@@ -51,6 +52,55 @@ class BackboneOptions(CommandSettings):
         """What a task's model builder takes; here, what it hands on to ``build_backbone``."""
         names = ("model_name", "weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
         return {name: getattr(self, name) for name in (*names, "mean", "std")}
+
+
+class TuneOptions(BackboneOptions):
+    """Tuning."""
+
+    tune: str | None = option(
+        None,
+        words=True,
+        metavar="HOW",
+        help="what is trained of the backbone: frozen (nothing, the default), lora (adapters of "
+        "low rank on the linear layers of its blocks), last N (its last N blocks), all (as "
+        "--fine-tune)",
+    )
+    lora_rank: int = option(8, ge=1, help="rank of the adapters of --tune lora")
+    unfreeze_epoch: int = option(
+        1, ge=1, help="epoch in which training of the backbone begins; until then it is frozen"
+    )
+
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _as_words(cls, value: Any) -> Any:
+        """Words of the command line, or a text."""
+        return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("tune")
+    @classmethod
+    def _known_way(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"frozen|lora|last [1-9]\d*|all", value):
+            raise ValueError("give frozen, lora, last N (a number of blocks, e.g. last 2) or all")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TuneOptions:
+        """--fine-tune and --tune say the same afterwards; contradictions are refused."""
+        if self.fine_tune and self.tune not in (None, "all"):
+            raise ValueError(
+                f"--fine-tune trains all of the backbone, and --tune says {self.tune}: "
+                "leave one of them out"
+            )
+        tune = self.tune or ("all" if self.fine_tune else "frozen")
+        self.__dict__ |= {"tune": tune, "fine_tune": tune == "all"}
+        if tune == "frozen" and self.unfreeze_epoch > 1:
+            raise ValueError(
+                f"--unfreeze-epoch {self.unfreeze_epoch} says when the backbone is trained, and "
+                "it is frozen: give --tune lora, last N or all"
+            )
+        if tune != "lora" and self.lora_rank != type(self).model_fields["lora_rank"].default:
+            raise ValueError(f"--lora-rank is for --tune lora, and this is --tune {tune}")
+        return self
 
 
 class ModelSummary(BackboneOptions):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..backbones.settings import BackboneOptions, ModelSummary
+from ..backbones.settings import BackboneOptions, ModelSummary, TuneOptions
 from ..core.config import Settings, Sides, option
 from ..core.structures import ResizeMode
 from ..data.common.settings import DataOptions
@@ -40,7 +40,12 @@ class ClassificationModelOptions(BackboneOptions):
 
 
 class TrainClassifier(
-    TrainingOptions, ClassificationModelOptions, DataOptions, LabelFolders, CacheOptions
+    TrainingOptions,
+    TuneOptions,
+    ClassificationModelOptions,
+    DataOptions,
+    LabelFolders,
+    CacheOptions,
 ):
     """Train image classification on a DINO backbone, from folders or a dataset YAML."""
 

@@ -200,8 +200,10 @@ def check_options(options: TrainClassifier) -> None:
             raise UserError(
                 f"--head {options.head} is fitted to whole images: leave --mixup and --cutmix out"
             )
-        if options.fine_tune:
-            raise UserError(f"--head {options.head} trains no backbone: leave --fine-tune out")
+        if options.tune != "frozen":
+            raise UserError(
+                f"--head {options.head} trains no backbone: leave --tune {options.tune} out"
+            )
         if world() > 1:
             raise UserError(f"--head {options.head} is fitted by one process: start it alone")
         if options.resume:

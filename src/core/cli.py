@@ -77,7 +77,7 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> No
     group.add_argument(
         *spellings,
         dest=name,
-        nargs=_length(annotation),
+        nargs="+" if extra.get("words") else _length(annotation),
         action="extend" if extra.get("repeated") else "store",
         metavar=extra.get("metavar") or name.upper(),
         help=help_text,

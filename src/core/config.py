@@ -36,7 +36,7 @@ class Settings(BaseModel):
 class CommandSettings(Settings):
     """Settings of a command. ``dataset_class`` set: ``--config`` names a YAML that is read into
     the field ``dataset``, and whose ``TRAIN:`` mapping gives defaults for the flags (and
-    in it ``FINE_TUNE:`` others, for --fine-tune)."""
+    in it ``FINE_TUNE:`` others, for --fine-tune and --tune all or last N)."""
 
     dataset_class: ClassVar[type[Settings] | None] = None
     dataset: Any = None
@@ -89,16 +89,17 @@ def option(
     hidden: bool = False,
     positional: bool = False,
     repeated: bool = False,
+    words: bool = False,
     **constraints: Any,
 ) -> Any:
     """A settings field with its help sentence and further flag spellings (``-b``, ``--weight``).
 
     ``hidden`` keeps it out of ``--help``; ``positional``: its words need no flag before them, and
     may stand before the flags or after; ``repeated``: a list's flag may be given for each item;
-    constraints (ge, le, gt, ...) go to pydantic.
+    ``words``: a text of one word or several; constraints (ge, le, gt, ...) go to pydantic.
     """
     extra: dict[str, Any] = {"flags": list(flags), "metavar": metavar, "hidden": hidden}
-    extra |= {"positional": positional, "repeated": repeated}
+    extra |= {"positional": positional, "repeated": repeated, "words": words}
     return Field(default, description=help, json_schema_extra=extra, **constraints)
 
 
@@ -168,9 +169,9 @@ def combine(
 ) -> C:
     """Settings of a command from the options given and the YAML that its ``config`` names.
 
-    Precedence: the options, then the YAML's ``TRAIN:`` mapping (with fine_tune its own
-    ``FINE_TUNE:`` mapping first), then the defaults; of a run that goes on (``earlier``) its own
-    options instead of the YAML's. sources: option -> how the user wrote it.
+    Precedence: the options, then the YAML's ``TRAIN:`` mapping (with fine_tune, or tune all or
+    last N, its own ``FINE_TUNE:`` mapping first), then the defaults; of a run that goes on
+    (``earlier``) its own options instead of the YAML's. sources: option -> how the user wrote it.
     All mistakes come in one UserError.
     """
     sources = dict(sources or {})
@@ -184,7 +185,7 @@ def combine(
         content = load_yaml(path) if named else {}
         recipe = _recipe(content, "TRAIN", path)
         tuned = _recipe(recipe, "FINE_TUNE", path)
-        if {**recipe, **given}.get("fine_tune"):
+        if _trains_weights({**_but_tuning(recipe, given), **given}):
             recipe |= tuned
         where = f"{path}: TRAIN"
         if earlier is not None:
@@ -193,7 +194,7 @@ def combine(
         content = settings.dataset_class.from_yaml(content, path)
         for name in recipe:
             sources.setdefault(name, where)
-        values = {**recipe, **given}
+        values = {**_but_tuning(recipe, given), **given}
         # Faults of the dataset part are reported together with those of the flags.
         faults: list[str] = []
         for model, part, where in (
@@ -208,6 +209,20 @@ def combine(
         if faults:
             raise UserError("mistakes in the configuration:\n" + "\n".join(faults))
     return validate(settings, values, "the options", sources)
+
+
+def _but_tuning(recipe: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The YAML's options; without its --tune and --fine-tune, two words for one thing, where the
+    user gives either."""
+    names = {"tune", "fine_tune"}
+    return {n: v for n, v in recipe.items() if n not in names} if names & set(given) else recipe
+
+
+def _trains_weights(options: Mapping[str, Any]) -> bool:
+    """Whether they ask for weights of the backbone itself (adapters want other rates)."""
+    how = options.get("tune") or ""
+    words = how if isinstance(how, list) else str(how).split()
+    return bool(options.get("fine_tune")) or words[:1] in (["last"], ["all"])
 
 
 def _options_of_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..backbones.settings import BackboneOptions
+from ..backbones.settings import BackboneOptions, TuneOptions
 from ..core.config import CommandSettings, Settings, Sides, option
 from ..core.structures import WholeResize
 from ..data.depths.settings import DepthDataset, DepthFolders
@@ -43,7 +43,9 @@ class DepthInference(CommandSettings):
     flip: bool = option(False, flags=["--flip-average"], help="average with the mirrored image")
 
 
-class TrainDepth(TrainingOptions, DepthModelOptions, DepthFolders, DepthInference, CacheOptions):
+class TrainDepth(
+    TrainingOptions, TuneOptions, DepthModelOptions, DepthFolders, DepthInference, CacheOptions
+):
     """Train depth from single pictures on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = DepthDataset

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
-from ..backbones.settings import BackboneOptions, ModelSummary
+from ..backbones.settings import BackboneOptions, ModelSummary, TuneOptions
 from ..core.config import CommandSettings, Settings, Sides, option
 from ..data.boxes.settings import BoxDataset, BoxFolders
 from ..data.common.settings import DataOptions
@@ -36,7 +36,9 @@ class DetectionModelOptions(BackboneOptions):
         return {**super().model_arguments(), "head": self.head, "channels": self.pyramid_channels}
 
 
-class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheOptions):
+class TrainDetection(
+    TrainingOptions, TuneOptions, DetectionModelOptions, DataOptions, CacheOptions
+):
     """Train a detector on a DINO backbone, from a dataset YAML."""
 
     dataset_class: ClassVar[type[Settings] | None] = BoxDataset
@@ -47,12 +49,6 @@ class TrainDetection(TrainingOptions, DetectionModelOptions, DataOptions, CacheO
         help="dataset YAML (detection_configs/)",
     )
     lr: float = option(1e-3, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")
-    backbone_lr: float | None = option(
-        None,
-        gt=0,
-        help="learning rate of the backbone under --fine-tune (default: that of --lr where it is "
-        "named; else a tenth of it for trained weights, the whole for random ones)",
-    )
     weight_decay: float = option(0.05, ge=0, help="weight decay (none on norms and biases)")
     schedule: Literal["multistep", "cosine", "flat-cosine"] = option(
         "cosine",

@@ -58,18 +58,12 @@ class DetectionTask(TrainingTask[TrainDetection]):
         self.records = read_data(self.options)
 
     def build_model(self) -> Detector:
-        """The detector that the options name; a trained backbone is tuned with care."""
-        from ..backbones.weights import looks_random
+        """The detector that the options name."""
         from .model import build_detector
 
         options = self.options
         arguments = options.model_arguments()
-        detector = build_detector(**arguments, num_classes=len(self.class_names()), nms=options.nms)
-        named = {"lr", "backbone_lr"} & options.model_fields_set
-        trained = self.initial is not None or not looks_random(detector.backbone)
-        if options.fine_tune and not named and trained:
-            self.options = options.model_copy(update={"backbone_lr": options.lr / 10})
-        return detector
+        return build_detector(**arguments, num_classes=len(self.class_names()), nms=options.nms)
 
     def loaders(self, model: Detector) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation."""

@@ -18,6 +18,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 from torch import Tensor, nn
 
+from ..core.adapters import is_adapter, without_adapters
 from ..core.errors import UserError
 from ..core.files import atomic_path
 
@@ -50,6 +51,12 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def of_frozen(name: str) -> bool:
+    """Whether a tensor is left out where the head alone is kept: all of a frozen backbone but the
+    adapters on it."""
+    return name.startswith(BACKBONE) and not is_adapter(name)
+
+
 def fingerprint(module: nn.Module | Mapping[str, Tensor]) -> str:
     """SHA-256 (hexadecimal, 64 letters) over the names, shapes and float32 values of a module's
     state (or a state dict), sorted by name. About a second a gigabyte.
@@ -80,7 +87,7 @@ def save_checkpoint(
     """Write a checkpoint atomically; UserError when the disk is full or the folder read-only.
 
     weights: the model's state dict. With ``backbone_fingerprint`` the backbone's weights are
-    left out of the file.
+    left out of the file (adapters on it are not).
     """
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -88,7 +95,7 @@ def save_checkpoint(
         "model": {
             name: tensor.detach().cpu()
             for name, tensor in weights.items()
-            if backbone_fingerprint is None or not name.startswith(BACKBONE)
+            if backbone_fingerprint is None or not of_frozen(name)
         },
         "epoch": epoch,
         "metrics": plain(dict(metrics)),
@@ -224,7 +231,8 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str | P
                 "--backbone-weights the file that it was trained on"
             )
         own = model.state_dict()
-        weights.update({n: t for n, t in own.items() if n.startswith(BACKBONE)})
+        weights.update({n: t for n, t in own.items() if of_frozen(n)})
+        weights = without_adapters(weights)
     own = model.state_dict()
     faults = [f"missing {name}" for name in own if name not in weights]
     faults += [f"unknown {name}" for name in weights if name not in own]

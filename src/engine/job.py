@@ -57,7 +57,8 @@ class Job:
     learning rates in place of the options' schedule. clip_apart: ``--clip`` is for the parameters
     of each label (up to its first dot) by themselves, not for all together. guarded: a step that
     is not finite is left out, and three in a row end the run (see nonfinite). head_only: leave a
-    frozen backbone out of the checkpoints.
+    frozen backbone out of the checkpoints (adapters on it stay). hold: epochs in which what is
+    trained of the backbone is frozen still.
     """
 
     options: TrainingOptions
@@ -75,3 +76,4 @@ class Job:
     clip_apart: bool = False
     guarded: bool = False
     head_only: bool = False
+    hold: int = 0

@@ -35,6 +35,7 @@ from .distributed import (
 )
 from .ema import MovingAverage
 from .history import History, Hook
+from .hold import Hold
 from .interrupt import StopRequest
 from .job import Job, StepHook
 from .loggers import start_logger
@@ -107,7 +108,9 @@ class _Run:
         self.fabric_optimizer = cast(Any, self.fabric.setup_optimizers(self.optimizer))
         self.ema = MovingAverage(job.model, options.ema) if options.ema > 0 else None
         self.steps_per_epoch = math.ceil(len(job.train_loader) / options.accumulate)
-        default: list[StepHook] = [Schedule(options, self.steps_per_epoch)]
+        self.hold = Hold(job.model, job.hold, options)
+        begin = job.hold * self.steps_per_epoch
+        default: list[StepHook] = [Schedule(options, self.steps_per_epoch, begin)]
         self.step_hooks = job.step_hooks or default
         self.guard = Guard(job.run_dir) if job.guarded else None
         self.good = True  # of the batches of this optimizer step
@@ -134,6 +137,7 @@ class _Run:
             while self.at.epoch < options.epochs:
                 if is_main():
                     self.disk_space.require()
+                self._hold_backbone()
                 row = self._train_epoch()
                 self._finish_epoch(row, self._validate())
                 for hook in hooks:
@@ -149,6 +153,15 @@ class _Run:
     def _announce(self) -> None:
         more = f" and {world() - 1} more" if world() > 1 else ""
         log.info("training on %s%s, %d steps an epoch", self.device, more, self.steps_per_epoch)
+
+    def _hold_backbone(self) -> None:
+        """Freeze the backbone, or let it go, where its time has come; DDP is told anew what is
+        trained."""
+        if self.hold.set(self.at.epoch):
+            if not self.hold.held:
+                log.info("epoch %d: the backbone is trained from now on", self.at.epoch + 1)
+            del self.model  # an earlier wrapper's hooks go with it
+            self.model = self.fabric.setup_module(self.job.model)
 
     def _train_epoch(self) -> dict[str, float]:
         """Train the batches that are left of an epoch; the row of its history."""

@@ -103,17 +103,21 @@ def build_optimizer(
 class Schedule:
     """Learning-rate factor by step: warm-up times multistep, cosine or flat-cosine.
 
+    backbone_from: the step in which the backbone begins to learn, with a warm-up of its own.
+
     flat-cosine as in RTMDet (https://arxiv.org/abs/2212.07784): flat for half of the steps.
     """
 
     options: TrainingOptions
     steps_per_epoch: int
+    backbone_from: int = 0
 
-    def factor(self, step: int) -> float:
-        """The factor on every group's ``initial_lr`` for optimizer step ``step`` (from 0)."""
+    def factor(self, step: int, begin: int = 0) -> float:
+        """The factor on a group's ``initial_lr`` for optimizer step ``step`` (from 0); begin: the
+        step that is the group's first."""
         options = self.options
         warmup = round(options.warmup_epochs * self.steps_per_epoch)
-        warm = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        warm = min(1.0, max(0, step + 1 - begin) / max(1, warmup))
         if options.schedule == "multistep":
             epoch = step // self.steps_per_epoch
             return warm * 0.1 ** sum(epoch >= at for at in options.scheduler_epochs)
@@ -124,8 +128,9 @@ class Schedule:
 
     def before(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Set the learning rates for a step (a StepHook of the engine's)."""
-        factor = self.factor(step)
+        factors = {"backbone": self.factor(step, self.backbone_from)}
         for group in optimizer.param_groups:
+            factor = factors.get(group["label"], self.factor(step))
             group["lr"] = group["initial_lr"] * factor
 
     def after(self, step: int) -> None:
@@ -138,11 +143,11 @@ def require_sensible(options: TrainingOptions) -> None:
         raise UserError(
             f"--warmup-epochs {options.warmup_epochs:g} must be less than --epochs {options.epochs}"
         )
-    frozen = not getattr(options, "fine_tune", True)
+    frozen = getattr(options, "tune", "all") == "frozen"
     idle = ["--backbone-lr"] if frozen and options.backbone_lr is not None else []
     idle += ["--layer-decay"] if frozen and options.layer_decay != 1 else []
     if idle:
-        log.warning("%s: no effect without --fine-tune", ", ".join(idle))
+        log.warning("%s: no effect on a frozen backbone (--tune)", ", ".join(idle))
     default = TrainingOptions.model_fields["scheduler_epochs"].default
     if options.schedule != "multistep" and options.scheduler_epochs != default:
         log.warning("--scheduler-epochs: no effect with --schedule %s", options.schedule)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..core.adapters import is_adapter, without_adapters
 from ..core.errors import UserError
 from ..core.files import require_writable
 from . import checkpoint as checkpoints
@@ -45,8 +46,10 @@ def require_frozen(options: Any, task: str) -> None:
     """UserError where --head-only would leave out a backbone that could not be found again."""
     if not hasattr(options, "model_arguments"):
         raise UserError(f"--head-only is not for {task}, which trains the backbone")
-    if options.fine_tune:
-        raise UserError("--head-only leaves the backbone out, and --fine-tune trains it: drop one")
+    if options.tune not in ("frozen", "lora"):
+        raise UserError(
+            f"--head-only leaves the backbone out, and --tune {options.tune} trains it: drop one"
+        )
     if options.init is not None:
         raise UserError(
             f"--head-only does not go with --init: the backbone is in {options.init} alone"
@@ -63,7 +66,8 @@ def frozen_fingerprint(job: Job) -> str | None:
     backbone = getattr(job.model, "backbone", None)
     if not job.head_only or backbone is None:
         return None
-    trained = any(parameter.requires_grad for parameter in backbone.parameters())
+    named = backbone.named_parameters()
+    trained = any(p.requires_grad and not is_adapter(name) for name, p in named)
     return None if trained else checkpoints.fingerprint(backbone)
 
 
@@ -129,6 +133,8 @@ class Saver:
     def _save(self, name: str, epoch: int, training: dict[str, Any] | None) -> None:
         broadcast_buffers(self.job.model)
         weights = state.full_weights(self.job.model)
+        if training is None and self.fingerprint is None:  # for inference: as of a plain model
+            weights = without_adapters(weights)
         if is_main():
             checkpoints.save_checkpoint(
                 self.job.run_dir / name,
@@ -191,14 +197,14 @@ class Saver:
         own = {
             name: tuple(value.shape)
             for name, value in model.state_dict().items()
-            if self.fingerprint is None or not name.startswith(checkpoints.BACKBONE)
+            if self.fingerprint is None or not checkpoints.of_frozen(name)
         }
         theirs = {name: tuple(value.shape) for name, value in content["model"].items()}
         trained = {name for name, value in model.named_parameters() if value.requires_grad}
         if own != theirs or trained != set(training["optimizer"]):
             raise UserError(
                 f"{path} has other weights or trains others than this run: resume with the "
-                "options it was started with (--head, --fine-tune, --imgsz ...)"
+                "options it was started with (--head, --tune, --imgsz ...)"
             )
         batches = len(self.job.train_loader)
         if training["position"] and training["batches"] != batches:

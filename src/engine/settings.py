@@ -24,7 +24,10 @@ class TrainingOptions(CommandSettings):
     accumulate: int = option(1, ge=1, help="optimizer step every N batches")
     lr: float = option(1e-4, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")
     backbone_lr: float | None = option(
-        None, gt=0, help="learning rate of the backbone under --fine-tune (default: that of --lr)"
+        None,
+        gt=0,
+        help="learning rate of what is trained of the backbone (default: that of --lr where it is "
+        "named, of random weights and of adapters; else a tenth of it)",
     )
     layer_decay: float = option(
         1.0, gt=0, le=1, help="learning-rate factor from each backbone layer to the one below it"

@@ -19,7 +19,7 @@ def describe(options: Any, task: str, names: Sequence[str], model: Any) -> dict[
     """What a checkpoint must carry beside the weights, so that inference needs nothing else.
 
     options: those of the task's training command (head, model_name, feature_extractor,
-    fine_tune, imgsz, resize); names: the classes; model: with its ``backbone``.
+    tune, imgsz, resize); names: the classes; model: with its ``backbone``.
     """
     return {
         "task": task,
@@ -27,7 +27,7 @@ def describe(options: Any, task: str, names: Sequence[str], model: Any) -> dict[
         "backbone": {
             "name": options.model_name,
             "feature_extractor": options.feature_extractor,
-            "fine_tuned": options.fine_tune,
+            "fine_tuned": getattr(options, "tune", "all") != "frozen",
             "mean": list(model.backbone.statistics.mean),
             "std": list(model.backbone.statistics.std),
         },

@@ -86,6 +86,18 @@ class TrainingTask(Generic[Options]):
         """As the checkpoint keeps them."""
         return self.options.dataset.names
 
+    def tune(self, model: Any) -> None:
+        """Train of the backbone what --tune says; weights that were trained before are changed
+        with care, adapters start as nothing and learn as a head does."""
+        options = self.options
+        how = getattr(options, "tune", "frozen")
+        if how == "lora" or how.startswith("last"):
+            model.backbone.tune(how, options.lora_rank)
+        if how == "all" or how.startswith("last"):
+            named = {"lr", "backbone_lr"} & options.model_fields_set
+            if not named and (self.initial is not None or not model.backbone.looks_random()):
+                self.options = options.model_copy(update={"backbone_lr": options.lr / 10})
+
     def describe(self) -> dict[str, Any]:
         """More fields of the checkpoint."""
         return {}
@@ -145,6 +157,7 @@ class TrainingTask(Generic[Options]):
             with no_word_on_weights():
                 model = self.build_model()
             start_from(model, self.initial, self.class_names())
+        self.tune(model)
         options = self.options  # a task may fill in what suits the model
         say_size(model)
         loaders = self.loaders(model)
@@ -165,6 +178,7 @@ class TrainingTask(Generic[Options]):
             | self.describe(),
             hooks=[self.plot, *self.hooks],
             head_only=options.head_only,
+            hold=getattr(options, "unfreeze_epoch", 1) - 1,
             **{"eval_every": options.eval_every, **self.job_fields(model, loaders[0])},
         )
         history = self.fit(job)

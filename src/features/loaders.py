@@ -70,10 +70,11 @@ def cache_loaders(
     The size is logged. Raises UserError when it is more than the disk has free, or the features
     are not the same in every epoch.
     """
-    if options.fine_tune:
+    if options.tune != "frozen":
         raise UserError(
-            "--cache-features needs a frozen backbone, and --fine-tune trains it: its features "
-            "change with every step; leave one of them out"
+            f"--cache-features needs a frozen backbone, and --tune {options.tune} trains "
+            f"{'adapters on it' if options.tune == 'lora' else 'it'}: its features change with "
+            "every step; leave one of them out"
         )
     if options.resize == "short":
         raise UserError(

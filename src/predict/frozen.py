@@ -13,6 +13,7 @@ from torch import nn
 from ..backbones.catalog import CATALOG
 from ..backbones.hub import bundled_state
 from ..backbones.weights import find_weights
+from ..core.adapters import is_adapter
 from ..core.errors import UserError
 from ..engine.checkpoint import BACKBONE, fingerprint
 
@@ -44,7 +45,7 @@ def known_backbone(
     shared = _SHARED.get()
     alone = content.get("backbone_fingerprint")
     key = ""
-    if shared is not None and not _has_tail(content):
+    if shared is not None and not _is_its_own(content):
         spec = CATALOG[content["backbone"]["name"]]
         inside = {
             name.removeprefix(_HUB_MODEL): value
@@ -67,9 +68,9 @@ def share(key: str, hub_model: nn.Module) -> None:
         shared.setdefault(key, hub_model)
 
 
-def _has_tail(content: dict[str, Any]) -> bool:
-    """Whether the head took blocks out of its backbone, which is then no other's."""
-    return any(name.startswith("head.tail.") for name in content["model"])
+def _is_its_own(content: dict[str, Any]) -> bool:
+    """Whether the backbone is no other's: the head took blocks out of it, or put adapters on it."""
+    return any(name.startswith("head.tail.") or is_adapter(name) for name in content["model"])
 
 
 def _weights_of(content: dict[str, Any], path: Path, weights: str | None) -> str:

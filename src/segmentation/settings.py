@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
-from ..backbones.settings import BackboneOptions, ModelSummary
+from ..backbones.settings import BackboneOptions, ModelSummary, TuneOptions
 from ..core.config import CommandSettings, Settings, Sides, option
 from ..data.common.settings import DataOptions
 from ..data.masks.settings import FolderOptions, MaskDataset
@@ -67,6 +67,7 @@ class SegmentationInference(CommandSettings):
 
 class TrainSegmentation(
     TrainingOptions,
+    TuneOptions,
     SegmentationModelOptions,
     DataOptions,
     FolderOptions,

@@ -217,7 +217,7 @@ def test_contradictions_are_told(tmp_path):
         train(options(tmp_path, mixup=0.2, batch=1))
     with pytest.raises(UserError, match="whole images"):
         train(options(tmp_path, head="knn", cutmix=1.0))
-    with pytest.raises(UserError, match="fine-tune"):
+    with pytest.raises(UserError, match="--tune all"):
         train(options(tmp_path, head="knn", fine_tune=True))
     with pytest.raises(UserError, match="resume"):
         train(options(tmp_path, head="logistic", resume=True))

@@ -51,5 +51,5 @@ def test_a_trained_backbone_is_tuned_with_care(tmp_path, trained, flags, expecte
     fixed += ["--weights", tmp_path / "weights.pth", "--pyramid-channels", 32]
     words = [str(word) for word in [*fixed, *flags]]
     task = DetectionTask(parse(TrainDetection, words))
-    task.build_model()
+    task.tune(task.build_model())
     assert task.options.backbone_lr == expected

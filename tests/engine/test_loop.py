@@ -12,7 +12,9 @@ import torch
 
 from src.core.errors import UserError
 from src.engine.checkpoint import load_checkpoint
+from src.engine.hold import Hold
 from src.engine.loop import fit
+from src.engine.settings import TrainingOptions
 from tests.engine.toy_job import toy_job
 
 
@@ -126,7 +128,7 @@ def test_resume_of_nothing_begins(tmp_path):
 
 def test_resume_of_another_run_is_refused(tmp_path):
     fit(toy_job(tmp_path, {"epochs": 1}))
-    with pytest.raises(UserError, match="--fine-tune"):
+    with pytest.raises(UserError, match="--tune, --imgsz"):
         fit(toy_job(tmp_path, {"epochs": 2, "resume": True, "toy": {"fine_tune": True}}))
     other = toy_job(tmp_path, {"epochs": 2, "resume": True})
     other.describe["classes"] = ["__background__", "b"]
@@ -231,3 +233,36 @@ def test_metric_that_never_comes_still_leaves_a_model(tmp_path):
     history = fit(job)
     assert history.best_epoch is None
     assert load_checkpoint(tmp_path / "best_model.pth")["epoch"] == 2
+
+
+def test_a_held_backbone_begins_in_its_epoch(tmp_path):
+    options = {"epochs": 4, "backbone_lr": 0.02, "warmup_epochs": 0.5}
+    toy = {"fine_tune": True, "hold": 2}
+    untouched = toy_job(tmp_path / "untouched", {**options, "toy": toy}).model.backbone
+    job = toy_job(tmp_path / "half", {**options, "toy": toy})
+    job.hooks = [lambda history: seen.append(parts(job.model.backbone))]
+    seen: list = []
+
+    def parts(backbone):
+        return torch.cat([value.detach().flatten() for value in backbone.parameters()])
+
+    history = fit(job)
+    assert torch.equal(seen[0], parts(untouched)) and torch.equal(seen[1], seen[0])
+    assert not torch.equal(seen[2], seen[1]) and not torch.equal(seen[3], seen[2])
+    rates = history.column("lr_backbone")[1]
+    assert rates[:2] == [0, 0] and rates[2:] == [0.02, 0.02]
+    state = load_checkpoint(tmp_path / "half" / "last_model.pth")["training"]["optimizer"]
+    assert state["backbone.norm.weight"]["step"] * 2 == state["out.weight"]["step"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"epochs": 2}, "--unfreeze-epoch 3 must be one of the --epochs 2"),
+        ({"epochs": 4, "strategy": "fsdp"}, "does not go with --strategy fsdp"),
+    ],
+)
+def test_a_hold_that_cannot_be(tmp_path, options, word):
+    model = toy_job(tmp_path, {"toy": {"fine_tune": True}}).model
+    with pytest.raises(UserError, match=word):
+        Hold(model, 2, TrainingOptions(out_dir=tmp_path, **options))

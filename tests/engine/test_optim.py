@@ -87,6 +87,6 @@ def test_options_without_effect_are_said(caplog):
     frozen = TrainDetection(dataset=None, backbone_lr=1e-5, layer_decay=0.7)
     require_sensible(frozen.model_copy(update={"schedule": "cosine", "scheduler_epochs": [3]}))
     assert caplog.messages == [
-        "--backbone-lr, --layer-decay: no effect without --fine-tune",
+        "--backbone-lr, --layer-decay: no effect on a frozen backbone (--tune)",
         "--scheduler-epochs: no effect with --schedule cosine",
     ]

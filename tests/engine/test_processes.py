@@ -62,6 +62,20 @@ def test_killed_twice_and_resumed_is_as_if_never_killed(tmp_path):
     assert load_checkpoint(folder / "best_model.pth")["epoch"] == expected.best_epoch
 
 
+def test_a_held_backbone_killed_on_both_sides_of_its_beginning(tmp_path):
+    toy = {"fine_tune": True, "hold": 2}
+    options = {"epochs": 4, "warmup_epochs": 1, "toy": toy}
+    expected = fit(toy_job(tmp_path / "straight", options))
+    folder = tmp_path / "killed"
+    for resume, batch in ((False, [1, 2]), (True, [2, 2])):  # while it is held, and afterwards
+        killed = {**options, "resume": resume, "toy": {**toy, "kill_at": batch}}
+        assert run(folder, killed).returncode == -signal.SIGKILL
+    assert load_checkpoint(folder / "last_model.pth")["epoch"] == 3
+    last = run(folder, {**options, "resume": True})
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert_same_run(folder, expected)
+
+
 def test_ctrl_c_saves_and_goes_on_from_the_same_step(tmp_path):
     options = {"epochs": 2, "toy": {"dropout": 0.2}}
     expected = fit(toy_job(tmp_path / "straight", options))
@@ -95,6 +109,14 @@ def test_two_processes_train_the_same_model(tmp_path):
     b = load_checkpoint(tmp_path / "two" / "last_model.pth")["model"]
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_let_a_backbone_go_together(tmp_path):
+    options = {"epochs": 3, "strategy": "ddp", "toy": {"fine_tune": True, "hold": 1}}
+    alone = fit(toy_job(tmp_path / "alone", {**options, "strategy": "auto"}))
+    both = run(tmp_path / "both", options, *TORCHRUN)
+    assert both.returncode == 0, both.stdout + both.stderr
+    assert_same_run(tmp_path / "both", alone, rel=1e-4)
 
 
 def test_sharded_run_is_the_same_and_resumes_unsharded(tmp_path):

@@ -76,6 +76,7 @@ class ToyBackbone(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList([nn.Linear(8, 8) for _ in range(3)])
         self.norm = nn.LayerNorm(8)
+        self.frozen = False
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
@@ -149,6 +150,7 @@ def toy_job(run_dir: Path, values: dict) -> Job:
             "config": options.model_dump(mode="json"),
         },
         head_only=toy.get("head_only", False),
+        hold=toy.get("hold", 0),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 
 import src.api as dino_stack
 from src.backbones.build import build_backbone
+from src.core.adapters import is_adapter
 from src.core.cli import parse
 from src.core.errors import UserError
 from src.engine.checkpoint import fingerprint, load_checkpoint
@@ -67,11 +68,31 @@ def test_models_of_one_backbone_share_it(trained, tmp_path):
     assert fingerprint(models[0].backbone) in shared
 
 
+def test_adapters_stay_and_are_no_other_heads(trained, tmp_path):
+    _, weights, paths = trained
+    draw(tmp_path)
+    for name, flags in (("alone", ["--head-only"]), ("whole", [])):
+        run(tmp_path, "segmentation", name, "--weights", weights, "--tune", "lora", *flags)
+    alone, whole = (tmp_path / name / "best_model.pth" for name in ("alone", "whole"))
+    content = load_checkpoint(alone, "segmentation")
+    inside = [name for name in content["model"] if name.startswith("backbone.")]
+    assert inside and all(map(is_adapter, inside))
+    image = [torch.rand(3, 40, 64)]
+    with one_backbone() as shared:
+        opened = [dino_stack.load(path, device="cpu").predictor.model for path in (alone, whole)]
+        other = dino_stack.load(paths["segmentation"], device="cpu").predictor.model
+    assert len({id(model.backbone.hub_model) for model in (*opened, other)}) == 3
+    assert len(shared) == 2  # the merged one may be shared, those with adapters not
+    with torch.no_grad():
+        (first,), (second,) = (model(image) for model in opened)
+        assert (first - second).abs().max() < 1e-5 * max(1, float(second.abs().max()))
+
+
 def test_what_cannot_be_left_out(tmp_path):
     draw(tmp_path)
     for flags, words in (
         ([], "random weights"),
-        (["--weights", "x.pth", "--fine-tune"], "--fine-tune trains it"),
+        (["--weights", "x.pth", "--fine-tune"], "--tune all trains it"),
         (["--weights", "x.pth", "--init", "y.pth"], "--init"),
     ):
         with pytest.raises(UserError, match=words):

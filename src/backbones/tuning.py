@@ -1,0 +1,92 @@
+"""How far a backbone (``base.Backbone``) is trained: its last blocks, or adapters of low rank
+beside its weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.adapters import ALPHA, DOWN, UP, without_adapters
+from ..core.errors import UserError
+
+
+def tune_backbone(backbone: Any, how: str, rank: int) -> None:
+    """Train what ``--tune`` says of a backbone: 'frozen', 'lora', 'last N' or 'all'. UserError
+    where it has not so many blocks, or no linear layer in them."""
+    kind, _, count = how.partition(" ")
+    backbone.hub_model.requires_grad_(kind == "all")
+    backbone.frozen = kind == "frozen"
+    if kind == "last":
+        _train_last(backbone, int(count))
+    if kind == "lora":
+        _add_adapters(backbone, rank)
+
+
+def _blocks(backbone: Any) -> dict[str, int]:
+    """The layer (see ``Backbone.layer_of``) of each parameter of a block."""
+    layers = {name: backbone.layer_of(name) for name, _ in backbone.hub_model.named_parameters()}
+    return {name: layer for name, layer in layers.items() if 0 < layer < backbone.num_layers}
+
+
+def _train_last(backbone: Any, count: int) -> None:
+    """The last blocks, and the norm behind them."""
+    blocks = sorted(set(_blocks(backbone).values()))
+    if not 0 < count <= len(blocks):
+        raise UserError(
+            f"--tune last {count}: {backbone.name} has {len(blocks)} blocks to train "
+            "(a head that works inside the last ones trains those itself)"
+        )
+    for name, parameter in backbone.hub_model.named_parameters():
+        parameter.requires_grad_(backbone.layer_of(name) >= blocks[-count])
+
+
+def _add_adapters(backbone: Any, rank: int) -> None:
+    """LoRA on every linear layer of the blocks: attention's qkv and projection, the MLP; of a
+    ConvNeXt the pointwise layers. It starts as nothing: B is zero."""
+    inside = _blocks(backbone)
+    found = [
+        module
+        for name, module in backbone.hub_model.named_modules()
+        if isinstance(module, nn.Linear)
+        # nn.MultiheadAttention reads the weight of its projection, and never calls it.
+        and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+        and f"{name}.weight" in inside
+    ]
+    if not found:
+        raise UserError(
+            f"--tune lora: {backbone.name} has no linear layer in its blocks; "
+            "use --tune last N or all"
+        )
+    for module in backbone.hub_model.modules():
+        if hasattr(module, "qkv_bias_separate"):  # else timm's Eva goes past its qkv layer
+            module.qkv_bias_separate = True
+    for layer in found:
+        holder: Any = layer
+        holder.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
+        holder.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
+        nn.init.kaiming_uniform_(holder.lora_a, a=math.sqrt(5))
+        layer.register_forward_hook(_adapted)
+
+
+def _adapted(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """What an adapter adds to the answer of its layer."""
+    low = F.linear(inputs[0], layer.lora_a)
+    return output + F.linear(low, layer.lora_b) * (ALPHA / len(layer.lora_a))
+
+
+@torch.no_grad()
+def merge_adapters(backbone: nn.Module) -> None:
+    """Add adapters to their weights, in place; the model is then as if it never had any."""
+    state = without_adapters(backbone.state_dict())
+    for module in backbone.modules():
+        if hasattr(module, DOWN):
+            delattr(module, DOWN)
+            delattr(module, UP)
+            for key, hook in list(module._forward_hooks.items()):
+                if hook is _adapted:
+                    del module._forward_hooks[key]
+    backbone.load_state_dict(state)
