@@ -108,3 +108,12 @@ def test_the_recipes_are_tidy(extended):
         [*ruff, "--ignore", "I001", "src"], cwd=extended, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_recipes_keep_the_law(extended):
+    """Who may import whom, circles, names: of what the recipes added, too."""
+    (extended / "tests").mkdir()
+    shutil.copy(PROJECT / "tests" / "test_architecture.py", extended / "tests")
+    words = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not help", "tests"]
+    done = subprocess.run([sys.executable, *words], cwd=extended, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -159,7 +159,7 @@ ELSEWHERE = {
     "--iou": "--nms", "--iou-thres": "--nms", "--weights": "--model", "--checkpoint": "--model",
     "--data": "--config", "--img": "--imgsz", "--img-size": "--imgsz", "--project": "--out-dir",
     "--name": "--out-dir", "--output": "--out-dir", "--output-dir": "--out-dir",
-    "--lr0": "--lr", "--max-dets": "--max-det",
+    "--lr0": "--lr", "--max-dets": "--max-det", "--query": "--input", "--index": "--index-dir",
 }  # fmt: skip
 
 

@@ -70,6 +70,12 @@ def image_size(value: list[int]) -> Size:
 # The field type of --imgsz: one number or two in, [width, height] out.
 Sides = Annotated[list[int], AfterValidator(lambda value: list(image_size(value)))]
 
+# The field type of --input, of whatever takes several images: one word or more.
+Sources = Annotated[
+    list[str],
+    BeforeValidator(lambda value: [str(value)] if isinstance(value, (str, Path)) else value),
+]
+
 # The field type of --precision, of every command; training's "bf16-mixed" is the same as "bf16".
 Precision = Annotated[
     Literal["auto", "32", "bf16", "16"],
@@ -78,6 +84,7 @@ Precision = Annotated[
 PRECISION_HELP = (
     "arithmetic; auto = bf16 on a CUDA device that has it, else 32; 16 overflows in DINOv3"
 )
+
 
 
 def option(

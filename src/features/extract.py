@@ -229,7 +229,7 @@ def _merge(
     rows = len(paths) - len(faults)
     if not rows:
         store.remove()
-        raise UserError(f"none of the {len(paths)} images of {options.input} can be read")
+        raise UserError(f"none of the {len(paths)} images of {' '.join(options.input)} can be read")
     numbers = range(len(store.files))
     row_shape = next(c.features.shape[1:] for c in map(store.load, numbers) if len(c.rows))
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from ..backbones.settings import BackboneOptions
-from ..core.config import PRECISION_HELP, CommandSettings, Precision, Sides, option
+from ..core.config import PRECISION_HELP, CommandSettings, Precision, Sides, Sources, option
 from ..core.structures import ResizeMode
 
 What = Literal["cls", "patches", "map", "cls+patches"]
@@ -48,8 +48,8 @@ class FeatureOptions(RunOptions, BackboneOptions):
 class ExtractOptions(FeatureOptions):
     """Write the features of many images to one file, a row an image."""
 
-    input: str = option(
-        ..., flags=["-i"], help="images: a file, a folder, a glob, or shards ('x-{000..009}.tar')"
+    input: Sources = option(
+        ..., flags=["-i"], help="images: files, folders, globs, or shards ('x-{000..009}.tar')"
     )
     out: Path = option(..., flags=["-o"], help="features.safetensors, .npy or .parquet")
     what: What = option(

@@ -33,10 +33,11 @@ from ..metrics.video_segmentation import video_scores
 from ..predict.capture import VideoReader
 from ..predict.images import one_cv2_thread
 from ..predict.predictor import Predictor
+from ..predict.settings import is_video
 from ..predict.video import encoder_threads
 from ..visualise.overlay import mask_overlay
 from ..visualise.patches import patch_predictor
-from ..visualise.runs import in_groups, is_video, write_video
+from ..visualise.runs import in_groups, write_video
 from .masks import label_fractions, read_mask, require_size
 from .refine import refine_labels
 from .settings import PropagateOptions

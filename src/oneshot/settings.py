@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from ..core.config import LONGEST_SIDE, Sides, option
+from ..core.config import LONGEST_SIDE, Sides, Sources, option
 from ..visualise.settings import PatchOptions
 
 
@@ -33,7 +33,7 @@ class SegmentOptions(OneShotOptions):
         help="their masks, in the same order and size: 0 = background, anything else = the "
         "object; or several objects by number (255 = left out)",
     )
-    input: str = option(..., flags=["-i"], help="images: a file, a folder or a glob")
+    input: Sources = option(..., flags=["-i"], help="images: files, folders or globs")
     parts: int = option(4, ge=1, help="prototypes an object, by k-means")
     background_parts: int = option(12, ge=1, help="prototypes of the background, by k-means")
     threshold: float = option(0.5, ge=0, le=1, help="least score of a region to keep")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
-from ..core.config import PRECISION_HELP, CommandSettings, Precision, Sides, option
+from ..core.config import (
+    PRECISION_HELP,
+    CommandSettings,
+    Precision,
+    Sides,
+    Sources,
+    option,
+)
 from ..core.structures import ResizeMode
 
 _SUFFIXES = "mp4 m4v mov avi mkv webm mpg mpeg wmv flv ts mts 3gp ogv"
@@ -22,10 +29,6 @@ def is_video(source: str | Path) -> bool:
 def names_video(source: str) -> bool:
     """Whether ``--input`` means a video: a file, a camera's index or an address."""
     return source.isdigit() or is_video(source)
-
-
-def _as_list(value: Any) -> Any:
-    return [str(value)] if isinstance(value, (str, Path)) else value
 
 
 class ModelOptions(CommandSettings):
@@ -62,9 +65,7 @@ class PredictOptions(ModelOptions):
 class ImageOptions(PredictOptions):
     """Inference on images."""
 
-    input: Annotated[list[str], BeforeValidator(_as_list)] = option(
-        ..., flags=["-i"], help="what to run on: files, folders or globs"
-    )
+    input: Sources = option(..., flags=["-i"], help="what to run on: files, folders or globs")
     recursive: bool = option(False, help="take the images of sub-folders as well")
 
 

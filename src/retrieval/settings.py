@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from ..core.config import CommandSettings, Sides, option
+from ..core.config import CommandSettings, Sides, Sources, option
 from ..core.structures import ResizeMode
 from ..features.settings import FeatureOptions, RunOptions
 
@@ -30,7 +30,7 @@ class _Described(FeatureOptions):
 class BuildOptions(_Described, _Folder):
     """Make an index over the images of a folder."""
 
-    input: str = option(..., flags=["-i"], help="images: a folder or a glob")
+    input: Sources = option(..., flags=["-i"], help="images: files, folders or globs")
     index: Literal["auto", "flat", "ivf", "hnsw", "pq"] = option(
         "auto", help="kind of index; auto = by the number of images"
     )
@@ -51,7 +51,7 @@ class OpenOptions(RunOptions, _Folder):
 class SearchOptions(OpenOptions):
     """Find the images of an index that look like others."""
 
-    input: str = option(..., flags=["-i"], help="query images: a file, a folder or a glob")
+    input: Sources = option(..., flags=["-i"], help="query images: files, folders or globs")
     k: int = option(8, flags=["-k"], ge=1, help="images to find for each")
     include_self: bool = option(False, help="let a query that is in the index find itself")
     columns: int = option(3, ge=1, help="columns of the contact sheet")
@@ -61,7 +61,7 @@ class SearchOptions(OpenOptions):
 class AddOptions(OpenOptions):
     """Add images to an index without a rebuild."""
 
-    input: str = option(..., flags=["-i"], help="images: a file, a folder or a glob")
+    input: Sources = option(..., flags=["-i"], help="images: files, folders or globs")
 
 
 class DeleteOptions(_Folder):
@@ -78,7 +78,7 @@ class DeleteOptions(_Folder):
 class DuplicatesOptions(_Described):
     """Groups of near-duplicates among the images of a folder."""
 
-    input: str = option(..., flags=["-i"], help="images: a folder or a glob")
+    input: Sources = option(..., flags=["-i"], help="images: files, folders or globs")
     threshold: float = option(0.95, gt=-1, le=1, help="cosine from which two images are alike")
     sheets: int = option(20, ge=0, help="contact sheets of at most this many groups")
     out_dir: Path = option(Path("duplicates"), help="sub-folder of outputs/ for the results")

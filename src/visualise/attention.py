@@ -151,10 +151,9 @@ def run_attention(options: AttentionOptions) -> int:
     """The command: ``<stem>_attention.png`` for each image (with --save-arrays an .npz, too), or
     an .mp4. Returns the exit code."""
     from ..core.paths import output_folder
-    from ..predict.settings import is_video
     from .runs import render_images, render_video
 
-    video = is_video(options.input)
+    video = options.video
     if video and options.save_arrays:
         raise UserError("--save-arrays is for images: leave it out, or give the video's frames")
     paths = [] if video else list_images(options.input)
@@ -172,6 +171,6 @@ def run_attention(options: AttentionOptions) -> int:
     folder = output_folder(options.out_dir)
     if video:
         name = "attention.mp4"
-        return render_video(predictor, options.input, folder, name, render, options.max_frames)
+        return render_video(predictor, video, folder, name, render, options.max_frames)
     wanted = arrays if options.save_arrays else None
     return render_images(predictor, paths, folder, "attention.png", render, wanted)

@@ -20,7 +20,6 @@ from ..core.errors import UserError
 from ..data.common.images import list_images, read_image
 from ..predict.capture import VideoReader
 from ..predict.predictor import Predictor
-from ..predict.settings import is_video
 from .draw import contact_sheet
 from .overlay import to_pixels
 from .patches import patch_predictor
@@ -152,13 +151,14 @@ def fit_on_images(
             continue  # it is reported when its picture is made
         maps += predictor.predict([image])
     if not maps:
-        raise UserError(f"none of the images of {options.input} can be read")
+        raise UserError(f"none of the images of {' '.join(options.input)} can be read")
     return fit_projection(maps, options.foreground)
 
 
 def fit_on_video(predictor: Predictor[Tensor], options: PcaOptions) -> PatchProjection:
     """The projection of frames spread over a video (of its first ones, when it has no end)."""
-    reader = VideoReader(options.input)
+    assert options.video is not None
+    reader = VideoReader(options.video)
     total = min(n for n in (reader.frames, options.max_frames, 100_000) if n is not None)
     if reader.live or reader.frames is None:
         total = min(total, options.fit_on)
@@ -183,11 +183,11 @@ def run_pca(options: PcaOptions) -> int:
     from ..core.paths import output_folder
 
     folder = output_folder(options.out_dir)
-    if is_video(options.input):
-        VideoReader(options.input)  # a bad source is told before the backbone is loaded
+    if options.video is not None:
+        VideoReader(options.video)  # a bad source is told before the backbone is loaded
         predictor = patch_predictor(options)
         render = _render(fit_on_video(predictor, options), options.foreground)
-        return render_source(predictor, options.input, folder, "pca", render, options.max_frames)
+        return render_source(predictor, options, folder, "pca", render)
     paths = list_images(options.input)
     predictor = patch_predictor(options)
     projection = fit_on_images(predictor, paths, options) if options.shared else None

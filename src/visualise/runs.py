@@ -19,8 +19,8 @@ from ..data.common.images import list_images, read_image, write_image
 from ..predict.capture import Frame, VideoReader
 from ..predict.images import no_interrupt, one_cv2_thread, output_names
 from ..predict.predictor import Predictor
-from ..predict.settings import is_video
 from ..predict.video import VideoWriter, encoder_threads
+from .settings import PictureOptions
 
 log = logging.getLogger(__name__)
 
@@ -173,13 +173,13 @@ def render_video(
 
 def render_source(
     predictor: Predictor[Any],
-    source: str,
+    options: PictureOptions,
     out_dir: Path,
     ending: str,
     render: Render,
-    max_frames: int | None = None,
 ) -> int:
-    """``render_video`` for a video, else ``render_images`` for a file, folder or glob."""
-    if is_video(source):
-        return render_video(predictor, source, out_dir, f"{ending}.mp4", render, max_frames)
-    return render_images(predictor, list_images(source), out_dir, f"{ending}.png", render)
+    """``render_video`` for a video, else ``render_images``."""
+    most = options.max_frames
+    if options.video is not None:
+        return render_video(predictor, options.video, out_dir, f"{ending}.mp4", render, most)
+    return render_images(predictor, list_images(options.input), out_dir, f"{ending}.png", render)

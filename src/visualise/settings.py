@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import field_validator
 
 from ..backbones.settings import BackboneOptions
-from ..core.config import PRECISION_HELP, Precision, Sides, option
+from ..core.config import PRECISION_HELP, Precision, Sides, Sources, option
 from ..core.structures import Size
+from ..predict.settings import is_video
 
 
 class PatchOptions(BackboneOptions):
@@ -43,8 +44,15 @@ class PatchOptions(BackboneOptions):
 class PictureOptions(PatchOptions):
     """Input and output."""
 
-    input: str = option(..., flags=["-i"], help="images (a file, a folder, a glob) or a video file")
+    input: Sources = option(
+        ..., flags=["-i"], help="images (files, folders, globs) or a video file"
+    )
     max_frames: int | None = option(None, ge=1, help="of a video: stop after this many frames")
+
+    @property
+    def video(self) -> str | None:
+        """The input where it is a video."""
+        return self.input[0] if len(self.input) == 1 and is_video(self.input[0]) else None
 
 
 class AttentionOptions(PictureOptions):

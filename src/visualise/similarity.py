@@ -11,7 +11,6 @@ from ..core.errors import UserError
 from ..core.structures import Size
 from ..data.common.images import image_size_of, list_images, read_image
 from ..predict.capture import VideoReader
-from ..predict.settings import is_video
 from .draw import contact_sheet
 from .overlay import heat_overlay, mark_point
 from .patches import patch_predictor
@@ -75,20 +74,20 @@ def run_similarity_pictures(options: SimilarityPictureOptions) -> int:
         own = patch_at(x, y, _size(image), patch_map) if query is None else query
         values = similarity_map(own, patch_map).numpy()
         lows.append(float(values.min()))
-        low = lows[0] if is_video(options.input) else lows[-1]
+        low = lows[0] if options.video else lows[-1]
         return _sheet(image, reference, values, low, (x, y))
 
     folder = output_folder(options.out_dir)
-    return render_source(predictor, options.input, folder, "similarity", render, options.max_frames)
+    return render_source(predictor, options, folder, "similarity", render)
 
 
 def _reference(options: SimilarityPictureOptions) -> np.ndarray | None:
     """The image that the point lies in, when it is one for all. Raises UserError."""
-    source: object = options.reference or options.input
+    source: object = options.reference or options.video
     if options.reference is not None:
         image = read_image(options.reference)
-    elif is_video(options.input):
-        image = VideoReader(options.input).first_image
+    elif options.video is not None:
+        image = VideoReader(options.video).first_image
     else:
         return None
     check_point(*options.point, _size(image), source)

@@ -68,6 +68,20 @@ def test_search_finds_the_colour(classes, index_dir, tmp_path, caplog):
     assert sheet[8:60].reshape(-1, 3).mean(0)[0] > 150  # red dominates
 
 
+def test_several_files_are_what_a_shell_makes_of_a_glob(classes, index_dir, tmp_path, capsys):
+    queries = sorted((classes / "blue").glob("*.png"))[:3]
+    words = ["search", "--index-dir", index_dir, "--out-dir", tmp_path / "out", "--input", *queries]
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    assert not end.value.code
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [Path(one["query"]).name for one in found] == [path.name for path in queries]
+    with pytest.raises(SystemExit):
+        main(["search", "--index", str(index_dir), "--query", str(queries[0])])
+    said = capsys.readouterr().err
+    assert "--index (here: --index-dir)" in said and "--query (here: --input)" in said
+
+
 def test_a_query_of_the_index_finds_itself_only_when_asked(classes, index_dir, tmp_path):
     query = classes / "blue" / "0.png"
     (without,) = search(index_dir, query, tmp_path / "a", k=2)

@@ -145,6 +145,10 @@ def test_attention_command_and_a_broken_image(tmp_path, capsys):
     words = ["attention", *VIT, "-i", tmp_path / "in", "--out-dir", tmp_path / "out"]
     assert run(*words) == 1
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a_attention.png"]
+    write_image(tmp_path / "c.png", drawn(1))
+    files = ["-i", tmp_path / "in" / "a.png", tmp_path / "c.png"]  # a shell's expanded glob
+    assert run("pca", *CONVNEXT, *files, "--shared", "--out-dir", tmp_path / "pca") == 0
+    assert len(list((tmp_path / "pca").iterdir())) == 2
 
 
 def test_whole_patches_and_groups_of_sizes():
