@@ -86,7 +86,6 @@ PRECISION_HELP = (
 )
 
 
-
 def option(
     default: Any = ...,
     *,
