@@ -7,10 +7,7 @@ README, the others; classification, depth,     parsed: minutes of training; the 
 detection, segmentation                        run their main functions on small data
 pictures, features, kept_features, evaluation  parsed: they need pretrained weights or shared data
 pretraining                                    parsed: hours of training
-<<<<<<< HEAD
 yolo_fusion                                    parsed; tests/plugins runs the same commands
-=======
->>>>>>> da9d94f (Lines within their length)
 benchmarks, python_versions                    parsed, or that they are there
 """
 
