@@ -62,6 +62,7 @@ COMMANDS: dict[str, Command] = {
     "data check": Command("data.check:main", "everything that is wrong with a data set"),
     "data fetch-voc": Command("data.fetch_voc:main", "bring Pascal VOC 2007 + 2012"),
     "data draw-boxes": Command("data.drawn.boxes:main", "draw a detection data set"),
+    "data draw-instances": Command("data.drawn.instances:main", "draw a data set of instances"),
     "data draw-depths": Command("data.drawn.depths:main", "draw a data set of depths"),
     "demo": Command("demo:main", "the main job on drawn data, in minutes on a CPU"),
     "doctor": Command("system_report:main", "versions, devices, codecs; what is missing"),

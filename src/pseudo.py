@@ -185,9 +185,11 @@ def segment(settings: Any, paths: list[Path], folder: Path, options: PseudoOptio
     from torch.nn import functional as F
 
     from .predict.restore import predictor_of
-    from .segmentation.restore import restore_segmenter
+    from .segmentation.restore import restore_segmenter, task_of
 
     trained = restore_segmenter(settings.model, settings, settings.imgsz)
+    if task_of(trained.checkpoint) != "semantic":
+        raise UserError(f"{settings.model} finds objects; pseudo-labels are of a class a pixel")
     names = trained.names
     least = torch.from_numpy(Thresholds(options, names).values)
 

@@ -42,6 +42,11 @@ class CommandSettings(Settings):
     dataset: Any = None
 
     @classmethod
+    def dataset_kind(cls, values: Mapping[str, Any]) -> type[Settings] | None:
+        """``dataset_class``, or another that the options given and the YAML's ask for."""
+        return cls.dataset_class
+
+    @classmethod
     def default_config(cls, given: Mapping[str, Any]) -> Path | None:
         """The YAML where the user names none; given: the options that the user did name."""
         return cls.model_fields["config"].default
@@ -197,14 +202,16 @@ def combine(
         if earlier is not None:
             where, recipe, dataset = str(earlier), *_options_of_run(settings, earlier, given)
             path, content = (path, content) if "config" in given else (earlier, dataset)
-        content = settings.dataset_class.from_yaml(content, path)
+        kind = settings.dataset_kind({**recipe, **given})
+        assert kind is not None
+        content = kind.from_yaml(content, path)
         for name in recipe:
             sources.setdefault(name, where)
         values = {**_but_tuning(recipe, given), **given}
         # Faults of the dataset part are reported together with those of the flags.
         faults: list[str] = []
         for model, part, where in (
-            (settings.dataset_class, content, str(path)),
+            (kind, content, str(path)),
             (settings, values, "the options"),
         ):
             try:

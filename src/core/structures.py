@@ -52,6 +52,14 @@ class SegmentationTarget(TypedDict):
     mask: torch.Tensor
 
 
+class ObjectTarget(TypedDict):
+    """The truth of one image: masks uint8 [N, H, W] of 0 and 1, which may overlap; labels int64
+    [N], class indices from 0."""
+
+    masks: torch.Tensor
+    labels: torch.Tensor
+
+
 class DepthTarget(TypedDict):
     """The truth of one image: depth float32 [H, W] in metres, 0 where it is not measured."""
 

@@ -29,7 +29,7 @@ def _command() -> int:
     prog = "python -m src.data.check"
     words = sys.argv[1:]
     given, _ = cli.build_parser(any_options(), prog).parse_known_args(words)
-    name = kind_of(_keys(given, words))
+    name = kind_of(*_keys(given, words))
     return check(name, cli.parse(tasks()[name].check_options, words, prog))
 
 
@@ -40,25 +40,33 @@ def any_options() -> type[CheckData]:
     return type("CheckAny", bases, {"__doc__": doc, "dataset_class": None, "__module__": __name__})
 
 
-def kind_of(keys: Iterable[str]) -> str:
+def kind_of(keys: Iterable[str], task: str | None = None) -> str:
     """The task of a data set with these keys: the one whose YAML knows the most of them (the
-    first in doubt)."""
+    first in doubt). task: the value of --task, which one of them has."""
     given = set(keys)
 
     def known(name: str) -> int:
-        dataset = tasks()[name].check_options.dataset_class
+        options = tasks()[name].check_options
+        if task is not None and "task" not in options.model_fields:
+            return -1
+        dataset = options.dataset_kind({"task": task})
         return len(given & set(dataset.model_fields)) if dataset else 0
 
     return max(sorted(tasks(), key=lambda name: name != "detection"), key=known)
 
 
-def _keys(given: Any, words: Sequence[str]) -> set[str]:
-    """The keys of the YAML, and those that flags stand for (--train-dir: TRAIN_DIR)."""
+def _keys(given: Any, words: Sequence[str]) -> tuple[set[str], str | None]:
+    """The keys of the YAML, and those that flags stand for (--train-dir: TRAIN_DIR); and --task, of
+    the flags or the YAML's TRAIN."""
+    task = getattr(given, "task", None)
     flags = {word.split("=")[0] for word in words if word.startswith("--")}
     keys = {flag[2:].replace("-", "_").upper() for flag in flags}
     if hasattr(given, "config") or not keys & {"TRAIN_DIR", "VALID_DIR"}:
-        keys |= set(load_yaml(getattr(given, "config", CheckData.model_fields["config"].default)))
-    return keys
+        content = load_yaml(getattr(given, "config", CheckData.model_fields["config"].default))
+        recipe = content.get("TRAIN")
+        task = task or (recipe.get("task") if isinstance(recipe, dict) else None)
+        keys |= set(content)
+    return keys, task
 
 
 def check(task: str, settings: Any) -> int:

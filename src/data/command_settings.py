@@ -30,3 +30,13 @@ class DrawDemo(CommandSettings):
     train: int = option(480, ge=1, help="training images")
     valid: int = option(96, ge=1, help="validation images")
     seed: int = option(0, ge=0, help="seed of the drawing")
+
+
+class DrawInstances(CommandSettings):
+    """Draw the data set of segmentation_configs/demo_instance.yaml and demo_panoptic.yaml: four
+    shapes on a ground, in COCO's formats of instances and of panoptic segmentation."""
+
+    out: Path = option(Path("input/demo_instances"), help="folder to draw into")
+    train: int = option(480, ge=1, help="training images")
+    valid: int = option(96, ge=1, help="validation images")
+    seed: int = option(0, ge=0, help="seed of the drawing")

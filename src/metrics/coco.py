@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,15 @@ def _annotations(results: Sequence[ImageResult]) -> tuple[list[dict], list[dict]
     found: list[dict] = []
     for image, result in enumerate(results, start=1):
         truth = result.truth
-        flags = {"iscrowd": truth.flags("crowd").astype(int), "difficult": truth.flags("difficult")}
+        flags: dict[str, Any] = {
+            "iscrowd": truth.flags("crowd").astype(int),
+            "difficult": truth.flags("difficult"),
+        }
+        own: dict[str, Any] = {"score": result.scores}
+        if result.masks is not None:
+            own["segmentation"], flags["segmentation"] = result.masks, truth.masks
         _append(truths, image, truth.boxes, truth.labels, truth.areas, flags)
-        _append(found, image, result.boxes, result.labels, None, {"score": result.scores})
+        _append(found, image, result.boxes, result.labels, result.areas, own)
     return truths, found
 
 
@@ -33,7 +40,7 @@ def _append(
     boxes: np.ndarray,
     labels: np.ndarray,
     areas: np.ndarray | None,
-    columns: dict[str, np.ndarray],
+    columns: dict[str, Any],
 ) -> None:
     """A dict for each box; ids start at 1 (0 means unmatched)."""
     corners = _xywh(boxes)
@@ -42,7 +49,8 @@ def _append(
     columns = {"bbox": corners, "category_id": labels, "area": areas, **columns}
     keys = ("id", "image_id", *columns)
     start = len(rows) + 1
-    for number, values in enumerate(zip(*(np.asarray(c).tolist() for c in columns.values()))):
+    lists = (c if isinstance(c, list) else np.asarray(c).tolist() for c in columns.values())
+    for number, values in enumerate(zip(*lists)):
         rows.append(dict(zip(keys, (start + number, image, *values))))
 
 
@@ -52,7 +60,8 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
 
 
 def coco_evaluation(results: Sequence[ImageResult], classes: int) -> dict[str, np.ndarray]:
-    """faster-coco-eval's accumulated arrays (https://github.com/MiXaiLL76/faster_coco_eval)."""
+    """faster-coco-eval's accumulated arrays (https://github.com/MiXaiLL76/faster_coco_eval): of
+    masks where the results have them, else of boxes."""
     truths, found = _annotations(results)
     if not truths:
         return {
@@ -60,12 +69,20 @@ def coco_evaluation(results: Sequence[ImageResult], classes: int) -> dict[str, n
             "scores": np.full((10, 101, classes, 4, 1), -1.0),
             "recall": np.full((10, classes, 4, 1), -1.0),
         }
+    kind = "bbox" if results[0].masks is None else "segm"
+    images = [{"id": image, **_size(one)} for image, one in enumerate(results, start=1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        return _evaluate(truths, found, len(results), classes)
+        return _evaluate(truths, found, images, classes, kind)
+
+
+def _size(result: ImageResult) -> dict[str, int]:
+    """The size of an image whose masks are scored; none where it has no mask at all."""
+    masks = [*(result.masks or []), *(result.truth.masks or [])]
+    return dict(zip(("height", "width"), masks[0]["size"])) if masks else {}
 
 
 def _evaluate(
-    truths: list[dict], found: list[dict], images: int, classes: int
+    truths: list[dict], found: list[dict], images: list[dict], classes: int, kind: str
 ) -> dict[str, np.ndarray]:
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -81,7 +98,7 @@ def _evaluate(
                     annotation["ignore"] = 1
 
     common = {
-        "images": [{"id": image} for image in range(1, images + 1)],
+        "images": images,
         "categories": [{"id": label, "name": str(label)} for label in range(1, classes + 1)],
     }
     tables = []
@@ -90,7 +107,7 @@ def _evaluate(
         table.dataset = {**common, "annotations": rows}
         table.createIndex()
         tables.append(table)
-    evaluation = Evaluation(*tables, iouType="bbox", print_function=_silent)
+    evaluation = Evaluation(*tables, iouType=kind, print_function=_silent)
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.params.areaRng = [list(pair) for pair in AREAS.values()]
     evaluation.params.areaRngLbl = list(AREAS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .boxes import ImageResult, pairwise_iou
+from .boxes import ImageResult
 
 
 def confusion_matrix(
@@ -21,14 +21,13 @@ def confusion_matrix(
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     for result in results:
         keep = result.scores >= threshold
-        found, found_labels = result.boxes[keep], result.labels[keep]
+        found_labels = result.labels[keep]
         truth = result.truth
-        crowd = truth.flags("crowd")
-        ignored = crowd | truth.flags("difficult")
+        ignored = truth.flags("crowd") | truth.flags("difficult")
         labels = np.asarray(truth.labels)
-        iou = pairwise_iou(found, truth.boxes, crowd)
+        iou = result.overlap(keep)
         pairs = _pairs(np.where(ignored[None], 0.0, iou), iou_threshold)
-        matched_found = np.zeros(len(found), bool)
+        matched_found = np.zeros(len(found_labels), bool)
         matched_truth = ignored.copy()
         for detection, target in pairs:
             matrix[labels[target], found_labels[detection]] += 1
@@ -48,15 +47,15 @@ def image_errors(
     ``iou_threshold``, where nothing better is there), false (the rest), missed (objects neither
     right nor confused nor misplaced), and errors, the sum of these four."""
     keep = result.scores >= threshold
-    found, kinds = result.boxes[keep], result.labels[keep]
+    kinds = result.labels[keep]
     truth, labels = result.truth, np.asarray(result.truth.labels)
     ignored = truth.flags("crowd") | truth.flags("difficult")
-    iou = pairwise_iou(found, truth.boxes, truth.flags("crowd"))
+    iou = result.overlap(keep)
     free = np.all(iou[:, ignored] < iou_threshold, axis=1)  # what finds these is neither
     open_iou = np.where(ignored[None], 0.0, iou)
     pairs = _pairs(open_iou, iou_threshold)
     right = sum(int(kinds[d] == labels[t]) for d, t in pairs)
-    left, gone = np.ones(len(found), bool), np.ones(len(labels), bool)
+    left, gone = np.ones(len(kinds), bool), np.ones(len(labels), bool)
     for d, t in pairs:
         left[d] = gone[t] = False
     near = open_iou * left[:, None] * gone[None] * (kinds[:, None] == labels[None])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .boxes import ImageResult, pairwise_iou
+from .boxes import ImageResult
 
 IOU = 0.5
 
@@ -40,7 +40,7 @@ def matched(results: Sequence[ImageResult], classes: int) -> list[Matched]:
         positives += np.bincount(truth_labels[~ignored], minlength=classes + 1)
         for label in np.unique(result.labels):
             mine, there = result.labels == label, truth_labels == label
-            iou = pairwise_iou(result.boxes[mine], np.asarray(truth.boxes).reshape(-1, 4)[there])
+            iou = result.overlap(mine, there)
             right, counts = _match(iou, ignored[there])
             scores[label].append(result.scores[mine][counts])
             rights[label].append(right[counts])

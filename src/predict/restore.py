@@ -128,12 +128,10 @@ def check_identity(
         if given is not None and given != found:
             faults.append(f"{flag} says {given}, the checkpoint has {found}")
     if identity.config is not None:
-        named = load_yaml(identity.config).get(classes_key)
+        said = load_yaml(identity.config)
+        named = said.get(classes_key, said.get("CLASSES"))
         known = content["classes"]
-        background = ["__background__"]
-        if isinstance(named, list) and known[:1] == background != named[:1]:
-            named = background + named
-        if named != known:
+        if _without_background(named) != _without_background(known):
             faults.append(
                 f"--config {identity.config} has the classes {_short(named)}, "
                 f"the checkpoint has {_short(known)}"
@@ -143,6 +141,11 @@ def check_identity(
             f"{path}: {'; '.join(faults)}. Leave the flag out (the checkpoint knows), or give the "
             "checkpoint that you mean"
         )
+
+
+def _without_background(names: Any) -> Any:
+    plain = isinstance(names, list) and names[:1] == ["__background__"]
+    return names[1:] if plain else names
 
 
 def _short(names: Any) -> str:

@@ -191,15 +191,8 @@ class DetectionReport(Report):
             )
         results, table, about = (Path(folder) / f"{prefix}{name}" for name in self.files)
         with atomic_path(results) as temporary:
-            temporary.write_text(_json_list(self._results()) + "\n", encoding="utf-8")
-        categories = [{"id": i, "name": name} for i, name in enumerate(self.names) if i > 0]
-        with atomic_path(about) as temporary:
-            images = _json_list(entry.image for entry in self.entries)
-            temporary.write_text(
-                f'{{"images": {images},\n"categories": {_json_list(categories)},\n'
-                '"annotations": []}\n',
-                encoding="utf-8",
-            )
+            temporary.write_text(json_list(self._results()) + "\n", encoding="utf-8")
+        write_coco(about, (entry.image for entry in self.entries), self.names[1:])
         with (
             atomic_path(table) as temporary,
             open(temporary, "w", encoding="utf-8", newline="") as file,
@@ -211,7 +204,26 @@ class DetectionReport(Report):
                 writer.writerow([image["id"], image["file_name"], label, name, score, *corners])
 
 
-def _json_list(items: Iterable[Any]) -> str:
+def write_coco(
+    path: Path,
+    images: Iterable[dict[str, Any]],
+    names: Sequence[str],
+    annotations: Iterable[dict[str, Any]] = (),
+    kinds: Sequence[dict[str, Any]] = (),
+) -> None:
+    """A COCO file: images, the categories ``names`` with ids from 1 (kinds: more of each), and
+    annotations."""
+    more = kinds or [{}] * len(names)
+    categories = [{"id": i, "name": n, **m} for i, (n, m) in enumerate(zip(names, more), 1)]
+    with atomic_path(path) as temporary:
+        temporary.write_text(
+            f'{{"images": {json_list(images)},\n"categories": {json_list(categories)},\n'
+            f'"annotations": {json_list(annotations)}}}\n',
+            encoding="utf-8",
+        )
+
+
+def json_list(items: Iterable[Any]) -> str:
     """A JSON list, one item a line: quick for a million of them, and readable."""
     lines = [json.dumps(item, ensure_ascii=False) for item in items]
     return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"

@@ -28,9 +28,10 @@ from ..predict.evaluation import (
 from ..predict.restore import resize_of
 from ..visualise.draw import colour_table
 from ..visualise.plots import plot_confusion
+from .evaluate_objects import run_objects
 from .evaluation import draw_maps, evaluate
 from .inference import looking
-from .restore import restore_segmenter
+from .restore import restore_segmenter, task_of
 from .settings import SegmentationInference
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     trained = restore_segmenter(
         options.model, imgsz=options.imgsz, weights=options.backbone_weights
     )
+    if task_of(trained.checkpoint) != "semantic":
+        return run_objects(options, trained, out_dir)
     found = source_of(options, trained, MaskDataset, ("images", "masks"))
     dataset = found.dataset
     check_classes(dataset.names, trained, found.where)

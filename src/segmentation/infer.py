@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .settings import InferSegmentationImage, InferSegmentationVideo
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..predict.predictor import Predictor
+    from .object_results import ObjectReport
     from .results import SegmentationReport
 
 
@@ -31,18 +32,24 @@ def main_video(argv: Sequence[str] | None = None) -> None:
 
 def load_predictor(
     options: InferSegmentationImage | InferSegmentationVideo, folder: Path
-) -> tuple[Predictor[Tensor], SegmentationReport]:
-    """The predictor of ``--model`` (class maps uint8 [H, W] in original pixels) and the report
-    that writes to ``folder``; UserError for what does not fit."""
+) -> tuple[Predictor[Any], SegmentationReport | ObjectReport]:
+    """The predictor of ``--model`` (class maps uint8 [H, W] in original pixels, or ``Instances``,
+    ``Panoptic``) and the report that writes to ``folder``; UserError for what does not fit."""
+    from ..core.errors import UserError
     from ..data.masks.settings import MaskDataset
     from ..engine.precision import choose_batch
     from ..predict.restore import predictor_of, resize_of
     from .evaluation import class_map, class_probabilities
     from .inference import looking
-    from .restore import restore_segmenter
+    from .object_results import object_predictor
+    from .restore import restore_segmenter, task_of
     from .results import SegmentationReport
 
     trained = restore_segmenter(options.model, options, options.imgsz)
+    if task_of(trained.checkpoint) != "semantic":
+        return object_predictor(trained, options, folder)
+    if options.threshold is not None:
+        raise UserError("--threshold is for models of objects; this one names each pixel's class")
     mode = resize_of(options, trained)
     batch = choose_batch(options.batch, options.device)
     model, resize = looking(trained.model, options, trained.image_size, mode, batch)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from ..predict.restore import Trained, model_arguments, restore
 from .model import build_segmenter
+from .segmenter import ObjectSegmenter, Segmenter
 
 if TYPE_CHECKING:
     from ..predict.settings import IdentityOptions
-    from .segmenter import Segmenter
 
 
 def restore_segmenter(
@@ -29,8 +31,25 @@ def _build(content: dict[str, Any]) -> Segmenter:
     arguments = model_arguments(content)
     if content["head"] == "eomt" and "head.tail.norm.weight" not in content["model"]:
         arguments["head"] = "queries"  # its name until EoMT itself came
-    return build_segmenter(
+    config = content["config"]
+    model = build_segmenter(
         **arguments,
         num_classes=len(content["classes"]),
-        channels=content["config"]["head_channels"],
+        channels=config["head_channels"],
+        queries=config.get("queries"),
+        task=task_of(content),
     )
+    if content.get("padding") == "square" and isinstance(model, ObjectSegmenter):
+        width, height = content["image_size"]
+        model.square = height, width
+    if "layer_norm_eps" in content:  # of a ViT that others have built
+        for part in (model.backbone, getattr(model.head, "tail", None)):
+            for layer in part.modules() if part else ():
+                if isinstance(layer, nn.LayerNorm):
+                    layer.eps = content["layer_norm_eps"]
+    return model
+
+
+def task_of(content: dict[str, Any]) -> str:
+    """What a checkpoint segments: semantic (all before they said it), instance or panoptic."""
+    return content["config"].get("task", "semantic")

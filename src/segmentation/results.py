@@ -61,6 +61,11 @@ class SegmentationReport(Report):
         names = self.names if self.legend else []
         return Made(entry, draw_named(image, mask, names, self.colours, self.opacity))
 
+    def result(self, image: np.ndarray, mask: Tensor) -> SegmentationResult:
+        """A class map as Python gets it."""
+        look = self.colours, self.opacity, self.legend
+        return SegmentationResult(image, self.names, mask.numpy(), *look)
+
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write ``segments.json``."""
         self.entries.sort(key=lambda image: image["id"])  # they come by the shape of their input

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,8 @@ from pydantic import field_validator, model_validator
 from ..backbones.settings import BackboneOptions, ModelSummary, TuneOptions
 from ..core.config import CommandSettings, Settings, Sides, option
 from ..data.common.settings import DataOptions
-from ..data.masks.settings import FolderOptions, MaskDataset
+from ..data.instances.settings import InstanceDataset
+from ..data.masks.settings import CheckMasks, FolderOptions, MaskDataset
 from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
 from ..predict.settings import IdentityOptions, ImageOptions, VideoOptions
@@ -18,6 +20,7 @@ from ..predict.settings import IdentityOptions, ImageOptions, VideoOptions
 HEADS = ("linear", "conv", "fpn", "dpt", "queries", "eomt")
 OWN_LOSS = ("queries", "eomt")  # heads that no --loss reaches
 Head = Literal["linear", "conv", "fpn", "dpt", "queries", "eomt"]
+Task = Literal["semantic", "instance", "panoptic"]
 
 
 class SegmentationModelOptions(BackboneOptions):
@@ -29,13 +32,43 @@ class SegmentationModelOptions(BackboneOptions):
         "backbone; eomt = queries through a ViT's own last blocks, which it trains",
     )
     head_channels: int = option(256, ge=16, help="width of the head (eomt: that of the ViT)")
+    queries: int | None = option(
+        None,
+        ge=1,
+        help="queries of eomt and queries: no more objects are found in an image (default: 100, "
+        "instance and panoptic 200)",
+    )
+    task: Task = option(
+        "semantic",
+        help="a class a pixel; a mask an object (instance: AP), or both of things and stuff "
+        "(panoptic: PQ): these by eomt (the default on a ViT) or queries",
+    )
     imgsz: Sides = option(
         [640, 640], help="width and height of the model's input (one number: both)"
     )
 
     def model_arguments(self) -> dict[str, Any]:
         """What ``build_segmenter`` takes, but the classes."""
-        return {**super().model_arguments(), "head": self.head, "channels": self.head_channels}
+        return {
+            **super().model_arguments(),
+            "head": self.head,
+            "channels": self.head_channels,
+            "queries": self.queries,
+            "task": self.task,
+        }
+
+    @model_validator(mode="after")
+    def _head_of_the_task(self) -> SegmentationModelOptions:
+        if self.task != "semantic" and self.head not in OWN_LOSS:
+            if "head" in self.model_fields_set:
+                raise ValueError(
+                    f"--task {self.task} needs a head of queries: --head eomt (on a ViT) or queries"
+                )
+            vit = self.model_name.startswith(("dinov3_vit", "dinov2_vit"))
+            self.__dict__["head"] = "eomt" if vit else "queries"  # chosen, not given
+        if self.queries is not None and self.head not in OWN_LOSS:
+            raise ValueError(f"--queries does nothing with --head {self.head}")
+        return self
 
 
 class SegmentationInference(CommandSettings):
@@ -78,13 +111,20 @@ class TrainSegmentation(
 
     dataset_class: ClassVar[type[Settings] | None] = MaskDataset
 
+    @classmethod
+    def dataset_kind(cls, values: Mapping[str, Any]) -> type[Settings] | None:
+        """That of objects for --task instance and panoptic."""
+        return dataset_of(values.get("task"))
+
     config: Path = option(
         Path("segmentation_configs/voc.yaml"),
         flags=["-c"],
         help="dataset YAML (segmentation_configs/)",
     )
-    augment: Literal["none", "flip", "jitter", "strong"] = option(
-        "jitter", help="none; flip; jitter = scale 0.5 to 2, crop, flip; strong = and colour"
+    augment: Literal["none", "flip", "jitter", "lsj", "strong"] = option(
+        "jitter",
+        help="none; flip; jitter = scale 0.5 to 2, crop, flip; lsj = from 0.1; strong = jitter "
+        "and colour",
     )
     loss: Literal["ce", "ce+dice", "ce+lovasz"] = option(
         "ce",
@@ -105,7 +145,17 @@ class TrainSegmentation(
             raise ValueError(
                 f"--head {self.head} has a loss of its own: leave --loss and --class-weights out"
             )
+        if self.task != "semantic" and (self.looks() or self.cache_features):
+            flags = [*self.looks(), *(["--cache-features"] if self.cache_features else [])]
+            raise ValueError(f"{', '.join(flags)}: not with --task {self.task}")
+        if self.task == "panoptic" and getattr(self.dataset, "FORMAT", "panoptic") != "panoptic":
+            raise ValueError("--task panoptic takes data of FORMAT panoptic")
         return self
+
+
+def dataset_of(task: str | None) -> type[Settings]:
+    """The class of the YAML of a --task."""
+    return MaskDataset if task in (None, "semantic") else InstanceDataset
 
 
 class SegmentationModelSummary(ModelSummary, SegmentationModelOptions):
@@ -125,6 +175,24 @@ class SegmentationOutput(SegmentationInference, IdentityOptions):
         "probabilities = float16 [C, H, W] as .npz (large)",
     )
     legend: bool = option(True, help="name the colours in the overlay's upper left corner")
+    threshold: float | None = option(
+        None,
+        ge=0,
+        le=1,
+        help="least score of an object, of models of --task instance (default: 0.5) and panoptic "
+        "(0.8)",
+    )
+
+
+class CheckSegmentation(CheckMasks):
+    """Read a whole segmentation data set and report all its faults and the pixels of classes."""
+
+    task: Task = option("semantic", help="what the data are of, as in training")
+
+    @classmethod
+    def dataset_kind(cls, values: Mapping[str, Any]) -> type[Settings] | None:
+        """As in training."""
+        return dataset_of(values.get("task"))
 
 
 class EvaluateSegmentation(SegmentationInference, FolderOptions):

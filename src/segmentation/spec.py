@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ..core.task_spec import Loaded, TaskSpec
-from ..data.masks.settings import CheckMasks
-from .settings import EvaluateSegmentation, InferSegmentationImage, TrainSegmentation
-
-if TYPE_CHECKING:
-    import numpy as np
+from .settings import (
+    CheckSegmentation,
+    EvaluateSegmentation,
+    InferSegmentationImage,
+    TrainSegmentation,
+)
 
 
 class SegmentationSpec(TaskSpec):
@@ -17,22 +16,16 @@ class SegmentationSpec(TaskSpec):
 
     name = "segmentation"
     train_options = TrainSegmentation
-    check_options = CheckMasks
+    check_options = CheckSegmentation
     evaluate_options = EvaluateSegmentation
     predict_options = InferSegmentationImage
 
     def predictor(self, options: InferSegmentationImage) -> Loaded:
         """By infer's own."""
         from .infer import load_predictor
-        from .results import SegmentationResult
 
         predictor, report = load_predictor(options, options.out_dir)
-
-        def result(image: np.ndarray, mask: Any) -> SegmentationResult:
-            look = report.colours, report.opacity, report.legend
-            return SegmentationResult(image, report.names, mask.numpy(), *look)
-
-        return Loaded(predictor, report.names, result)
+        return Loaded(predictor, report.names, report.result)
 
 
 SPEC = SegmentationSpec()

@@ -175,14 +175,31 @@ def draw_detections(
     drawn = [(tuple(corners[i].tolist()), int(labels[i]), int(i)) for i in order]
     for box, label, _ in drawn:
         _draw_box(canvas, box, colour(label), thickness)
-    crowded = len(drawn) > FEW
+    texts = []
+    for _, label, i in drawn:
+        name = names[label] if 0 <= label < len(names) else f"class {label}"
+        texts.append(name if scores is None else f"{name} {float(scores[i]):.2f}")
+    put_labels(canvas, [box for box, _, _ in drawn], texts, [colour(n) for _, n, _ in drawn])
+    return canvas
+
+
+def put_labels(
+    canvas: np.ndarray,
+    boxes: Sequence[tuple[int, int, int, int]],
+    texts: Sequence[str],
+    fills: Sequence[tuple[int, int, int]],
+) -> None:
+    """Plates with texts at boxes (whole pixels, the last one included) on ``canvas`` (uint8
+    [H, W, 3], changed), the last on top; of more than ``FEW`` those that would bury the image are
+    left out, the last stay."""
+    height, width = canvas.shape[:2]
+    style = _style(height, width)
+    crowded = len(boxes) > FEW
     covered = np.zeros((height, width) if crowded else (0, 0), bool)
     room = MOST_LABELS * height * width
     plates = []
-    for box, label, i in reversed(drawn):  # the best first
-        name = names[label] if 0 <= label < len(names) else f"class {label}"
-        text = name if scores is None else f"{name} {float(scores[i]):.2f}"
-        top, left, plate = _label_at(canvas, text, box, colour(label), style)
+    for box, text, fill in reversed(list(zip(boxes, texts, fills))):
+        top, left, plate = _label_at(canvas, text, box, fill, style)
         place = covered[top : top + plate.shape[0], left : left + plate.shape[1]]
         if crowded:
             fresh = place.size - int(place.sum())
@@ -193,7 +210,6 @@ def draw_detections(
         plates.append((top, left, plate))
     for top, left, plate in reversed(plates):
         canvas[top : top + plate.shape[0], left : left + plate.shape[1]] = plate
-    return canvas
 
 
 def draw_ranking(image: np.ndarray, lines: Sequence[str], labels: Sequence[int]) -> np.ndarray:

@@ -25,7 +25,7 @@ from src.engine.settings import TrainingOptions
 from src.features.settings import FeatureOptions
 from src.predict.settings import PredictOptions
 from src.segmentation.settings import TrainSegmentation
-from src.segmentation.train import SegmentationTask
+from src.segmentation.train_semantic import SegmentationTask
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...core.errors import UserError
 from ...core.structures import Size
@@ -18,18 +19,34 @@ from ..common.listing import read_ids
 from .records import BoxRecord, make_record, unknown_class
 
 _Object = tuple[float, float, float, float, int, bool, bool]
+O = TypeVar("O")  # noqa: E741 - what is taken of an annotation
+R = TypeVar("R")
 
 
 def read(
     images: Path, annotations: Path, listed: Path | None, names: list[str]
 ) -> tuple[list[BoxRecord], list[Fault]]:
-    """Read a split from one JSON file. See reader.read_split.
+    """Read a split from one JSON file. See reader.read_split."""
+    content = load(annotations)
+    objects, wrong = objects_by_image(content, annotations, names, _box)
+    records, faults = coco_records(content, images, annotations, listed, objects, _record)
+    return records, [*wrong, *faults]
+
+
+def coco_records(
+    content: dict[str, list[dict[str, Any]]],
+    images: Path,
+    annotations: Path,
+    listed: Path | None,
+    objects: dict[Any, list[O]],
+    make: Callable[[dict[str, Any], Path, Path, str, list[O]], tuple[R | None, list[Fault]]],
+) -> tuple[list[R], list[Fault]]:
+    """``make``(entry, image, annotations, id, objects) of the images of a COCO file.
 
     Image paths are ``file_name`` below the folder ``images`` (without sub-folder too). A split
     file, when given, picks images by stem. Images of the folder that the JSON does not name are
     not used; their number is one warning.
     """
-    content = _load(annotations)
     if not images.is_dir():
         raise UserError(f"no such folder of images: {images}; see DATA_ROOT, or give --data-root")
     faults: list[Fault] = []
@@ -40,8 +57,6 @@ def read(
         stems = {Path(str(entry.get("file_name", ""))).stem for entry in content["images"]}
         for name in sorted(chosen - stems):
             faults.append(Fault("missing image", listed, f"{name} is not in {annotations.name}"))
-    objects, wrong = _objects_by_image(content, annotations, names)
-    faults += wrong
     for number, count in Counter(_key(entry.get("id")) for entry in content["images"]).items():
         if count > 1:
             detail = f"{count} images have the id {number}: whose are its objects?"
@@ -65,7 +80,7 @@ def read(
         if file is None:
             faults.append(Fault("missing image", annotations, f"no {relative} in {images}"))
             continue
-        record, wrong = _record(
+        record, wrong = make(
             entry, images / file, annotations, unique, objects.get(_key(entry.get("id")), [])
         )
         faults += wrong
@@ -78,7 +93,7 @@ def read(
     return records, faults
 
 
-def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
+def load(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -94,36 +109,59 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
     return content
 
 
-def _objects_by_image(
-    content: dict[str, list[dict[str, Any]]], path: Path, names: list[str]
-) -> tuple[dict[Any, list[_Object]], list[Fault]]:
+def labels_of(
+    content: dict[str, list[dict[str, Any]]], names: list[str]
+) -> Callable[[Any], tuple[str, int | None]]:
+    """category id -> (name, label; None where ``names``, which begin with the background, lack
+    it)."""
     label_of = {name: label for label, name in enumerate(names) if label}
     category = {_key(c.get("id")): str(c.get("name", "")) for c in content["categories"]}
+
+    def label(number: Any) -> tuple[str, int | None]:
+        name = category.get(_key(number), f"category id {number}")
+        return name, label_of.get(name)
+
+    return label
+
+
+def objects_by_image(
+    content: dict[str, list[dict[str, Any]]],
+    path: Path,
+    names: list[str],
+    take: Callable[[dict[str, Any], int], O],
+) -> tuple[dict[Any, list[O]], list[Fault]]:
+    """image id -> ``take``(annotation, label) of its annotations, and faults; ``take`` raises
+    ValueError with what is wrong."""
+    label_of = labels_of(content, names)
     known = {_key(entry.get("id")) for entry in content["images"]}
     faults: list[Fault] = []
     strangers: Counter[str] = Counter()
-    objects: dict[Any, list[_Object]] = {}
+    objects: dict[Any, list[O]] = {}
     for item in content["annotations"]:
-        image, number = _key(item.get("image_id")), _key(item.get("category_id"))
-        name = category.get(number, f"category id {number}")
+        image = _key(item.get("image_id"))
+        name, label = label_of(item.get("category_id"))
         if image not in known:
             detail = f"annotation {item.get('id')} is of image {image}, which is not listed"
             faults.append(Fault("missing image", path, detail))
-        elif name not in label_of:
+        elif label is None:
             strangers[name] += 1
         else:
             try:
-                x, y, w, h = (float(value) for value in item["bbox"])
-            except (KeyError, TypeError, ValueError):
-                detail = f"annotation {item.get('id')} has bbox {item.get('bbox')}"
-                faults.append(Fault("bad number", path, detail))
-                continue
-            row = (x, y, x + w, y + h, label_of[name], False, bool(item.get("iscrowd", 0)))
-            objects.setdefault(image, []).append(row)
+                objects.setdefault(image, []).append(take(item, label))
+            except ValueError as error:
+                faults.append(Fault("bad number", path, f"annotation {item.get('id')} {error}"))
     for name, count in strangers.items():
         fault = unknown_class(name, names, path)
         faults.append(Fault(fault.kind, path, f"{fault.detail} ({count} objects)"))
     return objects, faults
+
+
+def _box(item: dict[str, Any], label: int) -> _Object:
+    try:
+        x, y, w, h = (float(value) for value in item["bbox"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"has bbox {item.get('bbox')}") from None
+    return x, y, x + w, y + h, label, False, bool(item.get("iscrowd", 0))
 
 
 def _key(value: Any) -> Any:
@@ -134,14 +172,19 @@ def _key(value: Any) -> Any:
 def _record(
     entry: dict[str, Any], image: Path, path: Path, unique: str, objects: list[_Object]
 ) -> tuple[BoxRecord | None, list[Fault]]:
-    size, wrong = None, []
-    if entry.get("width") and entry.get("height"):
-        try:
-            size = Size(int(entry["width"]), int(entry["height"]))
-        except (TypeError, ValueError, OverflowError):
-            detail = f"the size is {entry['width']!r} x {entry['height']!r}: taken from the image"
-            wrong = [Fault("no size", path, detail, "repaired")]
+    size, wrong = size_of(entry, path)
     record, faults = make_record(image, path, unique, objects, size)
     faults = [*wrong, *faults]
     # One JSON for all: name the image, not the file.
     return record, [Fault(f.kind, image, f.detail, f.severity) for f in faults]
+
+
+def size_of(entry: dict[str, Any], path: Path) -> tuple[Size | None, list[Fault]]:
+    """The size that an entry of ``images`` says, or None."""
+    if not (entry.get("width") and entry.get("height")):
+        return None, []
+    try:
+        return Size(int(entry["width"]), int(entry["height"])), []
+    except (TypeError, ValueError, OverflowError):
+        detail = f"the size is {entry['width']!r} x {entry['height']!r}: taken from the image"
+        return None, [Fault("no size", path, detail, "repaired")]

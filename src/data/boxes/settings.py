@@ -23,6 +23,8 @@ class BoxDataset(Settings):
     Paths are relative to DATA_ROOT, and that to the working folder (or the project's root).
     """
 
+    formats: ClassVar[tuple[str, ...]] = FORMATS
+
     DATA_ROOT: Path = Field(Path(), description="folder that the other paths start from")
     HOW_TO_GET: str = Field("", description="said when a folder or file is not there")
     FORMAT: str = Field("voc", description=f"annotation format: {', '.join(FORMATS)}")
@@ -48,9 +50,9 @@ class BoxDataset(Settings):
     @field_validator("FORMAT")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in FORMATS:
-            hint = did_you_mean(value, FORMATS)
-            raise ValueError(f"'{value}' is not one of {', '.join(FORMATS)}{hint}")
+        if value not in cls.formats:
+            hint = did_you_mean(value, cls.formats)
+            raise ValueError(f"'{value}' is not one of {', '.join(cls.formats)}{hint}")
         return value
 
     @classmethod

@@ -6,21 +6,37 @@ The class is an index from 0 into CLASSES without ``__background__``. Lines of p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ...core.errors import UserError
+from ...core.structures import Size
 from ..common.faults import Fault
 from ..common.images import image_size_of
 from ..common.listing import annotations_by_stem, images_by_stem, read_ids
 from .records import BoxRecord, make_record
 
 _FAR = 2.0  # fractions beyond this are pixels by mistake
+R = TypeVar("R")
+Line = tuple[int, list[float]]  # label from 1, the numbers after it
 
 
 def read(
     images: Path, annotations: Path, listed: Path | None, names: list[str]
 ) -> tuple[list[BoxRecord], list[Fault]]:
-    """Read a split: pairs by stem, or those of a list file. See reader.read_split.
+    """Read a split: pairs by stem, or those of a list file. See reader.read_split."""
+    return yolo_records(images, annotations, listed, names, _record)
+
+
+def yolo_records(
+    images: Path,
+    annotations: Path,
+    listed: Path | None,
+    names: list[str],
+    make: Callable[[Path, Path | None, Size, list[Line]], tuple[R | None, list[Fault]]],
+) -> tuple[list[R], list[Fault]]:
+    """``make``(image, text file, size, lines) of all images of a split.
 
     By YOLO's custom an image without a TXT file is one without objects: kept, with a warning.
     """
@@ -32,7 +48,7 @@ def read(
         faults = repeated + [fault for fault in faults if fault.path and fault.path.stem in ids]
     else:
         ids = list(found) + [stem for stem in sorted(texts) if stem not in found]
-    records = []
+    records, named = [], False
     for name in ids:
         image, text = found.get(name), texts.get(name)
         if image is None:
@@ -42,51 +58,67 @@ def read(
         if text is None:
             detail = f"no {name}.txt in {annotations}: taken as an image without objects"
             faults.append(Fault("missing annotation", image, detail, "warning"))
-        record, found_wrong = _read_text(image, text, names)
-        faults += found_wrong
+        try:
+            size = image_size_of(image)
+        except UserError as error:
+            faults.append(Fault("unreadable image", image, str(error)))
+            continue
+        try:
+            lines, wrong = _lines(text, names)
+        except UserError as error:
+            faults.append(Fault("unreadable annotation", text, str(error)))
+            continue
+        named |= text is not None
+        record, more = make(image, text, size, lines)
+        faults += [*wrong, *more]
         if record is not None:
             records.append(record)
-    if records and not any(record.annotation for record in records):
+    if records and not named:
         faults.append(Fault("missing annotation", annotations, "no TXT file belongs to any image"))
     return records, faults
 
 
-def _read_text(
-    image: Path, text: Path | None, names: list[str]
-) -> tuple[BoxRecord | None, list[Fault]]:
-    try:
-        size = image_size_of(image)
-    except UserError as error:
-        return None, [Fault("unreadable image", image, str(error))]
+def _lines(text: Path | None, names: list[str]) -> tuple[list[Line], list[Fault]]:
+    """The lines of a file, and faults of those that are wrong."""
+    found: list[Line] = []
     faults: list[Fault] = []
-    objects = []
-    lines: list[str] = []
-    if text is not None:
-        try:
-            lines = text.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            return None, [Fault("unreadable annotation", text, f"not a text file: {error}")]
+    if text is None:
+        return found, faults
+    try:
+        lines = text.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not a text file: {error}") from None
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
             continue
-        assert text is not None
         parsed = _read_line(words, names)
         if isinstance(parsed, tuple):
-            left, top, right, bottom, label = parsed
-            x, y = size
-            objects.append((left * x, top * y, right * x, bottom * y, label, False, False))
+            found.append(parsed)
         else:
             kind, detail = parsed
             faults.append(Fault(kind, text, f"line {number}: {detail}"))
-    record, repaired = make_record(image, text, image.stem, objects, size)
-    return record, faults + repaired
+    return found, faults
 
 
-def _read_line(
-    words: list[str], names: list[str]
-) -> tuple[float, float, float, float, int] | list[str]:
-    """Fractions (x1, y1, x2, y2) and the label, or [kind, detail] of what is wrong."""
+def _record(
+    image: Path, text: Path | None, size: Size, lines: list[Line]
+) -> tuple[BoxRecord | None, list[Fault]]:
+    objects = []
+    for label, values in lines:
+        if len(values) == 4:
+            x, y, w, h = values
+            left, top, right, bottom = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+        else:
+            xs, ys = values[0::2], values[1::2]
+            left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
+        corners = left * size.width, top * size.height, right * size.width, bottom * size.height
+        objects.append((*corners, label, False, False))
+    return make_record(image, text, image.stem, objects, size)
+
+
+def _read_line(words: list[str], names: list[str]) -> Line | list[str]:
+    """The label and fractions, or [kind, detail] of what is wrong."""
     try:
         index, values = float(words[0]), [float(word) for word in words[1:]]
     except ValueError:
@@ -97,9 +129,4 @@ def _read_line(
         return ["bad number", f"{len(words)} numbers; wanted: class cx cy w h"]
     if any(abs(value) > _FAR for value in values):
         return ["bad number", f"'{' '.join(words)[:60]}' is not fractions of the image (0 to 1)"]
-    label = int(index) + 1
-    if len(values) == 4:
-        x, y, w, h = values
-        return x - w / 2, y - h / 2, x + w / 2, y + h / 2, label
-    xs, ys = values[0::2], values[1::2]
-    return min(xs), min(ys), max(xs), max(ys), label
+    return int(index) + 1, values

@@ -37,11 +37,13 @@ _MOST_HIDDEN = 0.35  # of a shape, by later ones
 
 
 class Scene(NamedTuple):
-    """A picture and its truth: uint8 [H, W, 3] RGB, float32 [N, 4] xyxy, int64 [N] from 1."""
+    """A picture and its truth: uint8 [H, W, 3] RGB; boxes of whole shapes float32 [N, 4] xyxy;
+    labels int64 [N] from 1; which shape is seen, uint8 [H, W] from 1, 0 on the ground."""
 
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    seen: np.ndarray
 
 
 @dataclass
@@ -265,14 +267,17 @@ def _paint(image: np.ndarray, shape: _Shape, rng: np.random.Generator) -> None:
         image[mask] = (shape.paint[0].astype(int) + grain).clip(0, 255).astype(np.uint8)
 
 
-def _truth(shapes: list[_Shape], size: Size) -> tuple[np.ndarray, np.ndarray]:
+def _truth(shapes: list[_Shape], size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     boxes, labels = [], []
+    seen = np.zeros((size.height, size.width), np.uint8)
     for shape in shapes:
-        rows, columns = np.nonzero(_mask(shape, size))
+        mask = _mask(shape, size)
+        rows, columns = np.nonzero(mask)
         if len(rows):
             boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
             labels.append(shape.label)
-    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64)
+            seen[mask] = len(labels)
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), seen
 
 
 def main() -> None:

@@ -12,8 +12,10 @@ from ...core.structures import IGNORE, Geometry, ResizeMode, Size
 from ..common import images
 from .reader import MaskReader, MaskRecord
 
-MaskPreset = Literal["none", "flip", "jitter", "strong"]
+MaskPreset = Literal["none", "flip", "jitter", "lsj", "strong"]
 JITTER = (0.5, 2.0)  # of the size that the image would have without augmentation
+LSJ = (0.1, 2.0)
+CROPPING = ("jitter", "lsj", "strong")
 VERSION = 1  # of what comes out: see ``cache_key``
 
 
@@ -21,10 +23,13 @@ class MaskTransform:
     """Reads and transforms a pair for training or validation; see ``load``.
 
     Presets, in training only: none; flip = mirrored half of the time; jitter = resized by 0.5 to
-    2 times (log-uniform), a crop of ``size``, flip; strong = and colour, blur, noise, grey.
-    ``jitter`` and ``strong`` always give ``size``; what is missing is padded (grey, IGNORE).
+    2 times (log-uniform), a crop of ``size``, flip; lsj = the same from 0.1 to 2 times (uniform:
+    https://arxiv.org/abs/2012.07177); strong = jitter and colour, blur, noise, grey.
+    These three always give ``size``; what is missing is padded (grey, ``fill``).
     mode None: validation images keep their size.
     """
+
+    fill = IGNORE
 
     def __init__(
         self,
@@ -52,12 +57,12 @@ class MaskTransform:
             "resize": self.mode,
             "preset": self.preset,
             "training": self.training,
-            "jitter": list(JITTER),
+            "jitter": [*JITTER, *LSJ],
         }
 
     def output_size(self, original: Size) -> Size:
         """Of what ``load`` makes of an image of this size."""
-        if self.mode is None or self.preset in ("jitter", "strong"):
+        if self.mode is None or self.preset in CROPPING:
             return original if self.mode is None else self.size
         return images.fitted_size(original, self.size, self.mode)
 
@@ -87,9 +92,12 @@ class MaskTransform:
         original = Size(image.shape[1], image.shape[0])
         rng = np.random.default_rng(seed)
         size = self.size
-        cropping = self.preset in ("jitter", "strong")
+        cropping = self.preset in CROPPING
         if cropping:  # one resize for both: the fitting and the jitter
-            factor = float(np.exp(rng.uniform(*np.log(JITTER))))
+            if self.preset == "lsj":
+                factor = float(rng.uniform(*LSJ))
+            else:
+                factor = float(np.exp(rng.uniform(*np.log(JITTER))))
             size = Size(max(1, round(size.width * factor)), max(1, round(size.height * factor)))
         image, geometry = images.resize(image, size, self.mode)
         mask = resize_mask(mask, geometry.resized)
@@ -103,28 +111,28 @@ class MaskTransform:
         self, image: np.ndarray, mask: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._pipeline is None:
-            self._pipeline = build_pipeline(self.size, self.preset == "strong")
+            self._pipeline = build_pipeline(self.size, self.preset == "strong", self.fill)
         self._pipeline.set_random_seed(seed)
         done = self._pipeline(image=image, mask=mask)
         return done["image"], done["mask"]
 
 
 def resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
-    """uint8 [H, W] -> [size.height, size.width], each pixel the nearest one's class."""
+    """[H, W] -> [size.height, size.width], each pixel the nearest one's class."""
     if (mask.shape[1], mask.shape[0]) == tuple(size):
         return mask
     return cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def build_pipeline(size: Size, strong: bool) -> Any:
-    """Albumentations: pad (image grey, mask IGNORE), crop to ``size``, flip, and colours."""
+def build_pipeline(size: Size, strong: bool, fill: int) -> Any:
+    """Albumentations: pad (image grey, mask ``fill``), crop to ``size``, flip, and colours."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
     import albumentations as A  # noqa: N812
 
     from ..boxes.distortion import FILL
 
     steps: list[Any] = [
-        A.PadIfNeeded(size.height, size.width, fill=FILL, fill_mask=IGNORE, position="random"),
+        A.PadIfNeeded(size.height, size.width, fill=FILL, fill_mask=fill, position="random"),
         A.RandomCrop(size.height, size.width),
         A.HorizontalFlip(p=0.5),
     ]

@@ -26,8 +26,11 @@ class SegmentationHead(nn.Module):
     reads: Sequence[str] | None = None
 
     @classmethod
-    def on(cls, backbone: Backbone, num_classes: int, channels: int) -> SegmentationHead:
-        """The head for a backbone; channels: its width inside."""
+    def on(
+        cls, backbone: Backbone, num_classes: int, channels: int, queries: int | None = None
+    ) -> SegmentationHead:
+        """The head for a backbone; channels: its width inside; queries: how many, of those that
+        have some."""
         build: Any = cls  # each takes the shapes of the maps
         return build(backbone.output_shape(), num_classes, channels)
 

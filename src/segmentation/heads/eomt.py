@@ -61,9 +61,11 @@ class EomtHead(MaskQueryHead):
         self._known: tuple[Any, list[bool]] = (None, [])
 
     @classmethod
-    def on(cls, backbone: Backbone, num_classes: int, channels: int) -> EomtHead:
+    def on(
+        cls, backbone: Backbone, num_classes: int, channels: int, queries: int | None = None
+    ) -> EomtHead:
         """channels: none, the head is as wide as the ViT."""
-        return cls(backbone, num_classes)
+        return cls(backbone, num_classes, queries or QUERIES)
 
     def read(self, backbone: Backbone, batch: Tensor) -> dict[str, Tensor]:
         """The tokens below the head's blocks."""

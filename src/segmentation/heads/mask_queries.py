@@ -14,7 +14,8 @@ from ...core.errors import UserError
 from .base import Criterion, SegmentationHead
 from .query_loss import QueryLoss
 
-QUERIES = 100
+QUERIES = 100  # one a class is enough
+MANY_QUERIES = 200  # where one is needed for each object
 _LEAST = 1e-6
 
 
@@ -80,3 +81,11 @@ class MaskQueryHead(SegmentationHead):
         an image without a single labelled pixel is left out.
         """
         return self.loss(self.queries(maps), masks)
+
+    def object_losses(
+        self, maps: dict[str, Tensor], truths: Tensor, classes: Tensor
+    ) -> dict[str, Tensor]:
+        """The same of objects: masks [B, T, H, W], their classes [B, T], -1 where there is none;
+        an image without objects has queries that are all to say so."""
+        counted = torch.ones(len(classes), dtype=torch.bool, device=classes.device)
+        return self.loss.of_truths(self.queries(maps), truths, classes, counted)

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ...backbones.base import Backbone
 from ...backbones.pyramid import build_pyramid
 from ...core.structures import FeatureShape
 from .mask_queries import QUERIES, Answer, MaskQueryHead, eomt_parts
@@ -37,7 +38,20 @@ def positions(height: int, width: int, channels: int, like: Tensor) -> Tensor:
 class QueryHead(MaskQueryHead):
     """Queries beside the patches of a pyramid's coarse map; masks at stride 4."""
 
-    def __init__(self, shapes: dict[str, FeatureShape], num_classes: int, channels: int) -> None:
+    @classmethod
+    def on(
+        cls, backbone: Backbone, num_classes: int, channels: int, queries: int | None = None
+    ) -> QueryHead:
+        """See SegmentationHead."""
+        return cls(backbone.output_shape(), num_classes, channels, queries or QUERIES)
+
+    def __init__(
+        self,
+        shapes: dict[str, FeatureShape],
+        num_classes: int,
+        channels: int,
+        queries: int = QUERIES,
+    ) -> None:
         super().__init__()
         parts = eomt_parts()
         heads = next(h for h in (8, 6, 4, 2, 1) if channels % h == 0)
@@ -45,7 +59,7 @@ class QueryHead(MaskQueryHead):
             hidden_size=channels,
             num_attention_heads=heads,
             num_labels=num_classes,
-            num_queries=QUERIES,
+            num_queries=queries,
             num_upscale_blocks=1,
             layerscale_value=1.0,
             train_num_points=LOSS_POINTS,
@@ -54,7 +68,7 @@ class QueryHead(MaskQueryHead):
         config._attn_implementation = "sdpa"
         self.pyramid = build_pyramid(shapes, channels, levels=2)
         self.reads = self.pyramid.reads
-        self.query = nn.Embedding(QUERIES, channels)
+        self.query = nn.Embedding(queries, channels)
         self.blocks = nn.ModuleList(parts.EomtLayer(config) for _ in range(BLOCKS))
         self.norm = nn.LayerNorm(channels)
         self.upscale = parts.EomtScaleLayer(config)
@@ -66,6 +80,7 @@ class QueryHead(MaskQueryHead):
     def queries(self, maps: dict[str, Tensor]) -> list[Answer]:
         fine, coarse = self.pyramid(maps).values()
         batch, channels, height, width = coarse.shape
+        count = self.query.num_embeddings
         tokens = coarse.flatten(2).transpose(1, 2)
         tokens = tokens + positions(height, width, channels, tokens)
         tokens = torch.cat([self.query.weight[None].expand(batch, -1, -1), tokens], dim=1)
@@ -74,10 +89,10 @@ class QueryHead(MaskQueryHead):
             tokens = block(tokens)
             if self.training or number == len(self.blocks):
                 done = self.norm(tokens)
-                patches = done[:, QUERIES:].transpose(1, 2).reshape(batch, channels, height, width)
+                patches = done[:, count:].transpose(1, 2).reshape(batch, channels, height, width)
                 grown = self.upscale(patches)[..., : fine.shape[-2], : fine.shape[-1]]
                 pixels = self.finest(grown + fine)
-                found = self.mask_head(done[:, :QUERIES])
+                found = self.mask_head(done[:, :count])
                 masks = torch.einsum("bqc,bchw->bqhw", found, pixels)
-                answers.append(Answer(masks, self.classify(done[:, :QUERIES])))
+                answers.append(Answer(masks, self.classify(done[:, :count])))
         return answers

@@ -1,7 +1,8 @@
 """The loss of mask queries (Mask2Former, https://arxiv.org/abs/2112.01527) without waiting for the
 device at each image and layer: the same figures as transformers' ``EomtLoss``.
 
-The host is needed twice a batch: which classes each image has, and the matching of all layers.
+The host is needed twice a batch: which classes each image has (not where the truth is a mask an
+object), and the matching of all layers.
 """
 
 from __future__ import annotations
@@ -49,20 +50,30 @@ class QueryLoss(nn.Module):
         """Summed over the answers; masks uint8 [B, H, W]: classes, others count for nothing.
 
         A pixel of no class belongs to no mask; an image without any is left out."""
-        answers = [(mask.float(), scores.float()) for mask, scores in answers]
-        self.points = min(self.most, masks[0].numel())  # more would be the same ones again
         classes = present(masks, answers[0][1].shape[2] - 1)
         if not classes.shape[1]:
             nothing = [mask.sum() * 0 + scores.sum() * 0 for mask, scores in answers]
-            return {"mask": torch.stack(nothing).sum()}
-        truths = (masks[:, None] == classes[..., None, None]).float()  # [B, T, H, W]
-        with torch.autocast(masks.device.type, enabled=False):
+            return {"mask": torch.stack(nothing).sum().float()}
+        truths = masks[:, None] == classes[..., None, None]  # [B, T, H, W]
+        return self.of_truths(answers, truths, classes, (classes >= 0).any(dim=1))
+
+    def of_truths(
+        self, answers: Sequence[Answer], truths: Tensor, classes: Tensor, counted: Tensor
+    ) -> dict[str, Tensor]:
+        """Summed over the answers; truths [B, T, H, W] of 0 and 1 (T at least 1) and their classes
+        int64 [B, T], -1 where there is none; counted: bool [B], the images whose queries without a
+        truth are to say so."""
+        answers = [(mask.float(), scores.float()) for mask, scores in answers]
+        truths = truths.float()
+        self.points = min(self.most, truths[0, 0].numel())  # more would be the same ones again
+        with torch.autocast(truths.device.type, enabled=False):
             matches = self._match(answers, truths, classes)
             queries = answers[0][0].shape[1]
             total: dict[str, Tensor] = {}
             for answer, match, truth in zip(answers, matches, inverse(matches, queries)):
+                entropy = self._classes(answer[1], truth, classes, counted)
                 terms = {
-                    "cross_entropy": self.class_weight * self._classes(answer[1], truth, classes),
+                    "cross_entropy": self.class_weight * entropy,
                     **self._masks(answer[0], match, truths, classes >= 0),
                 }
                 for name, value in terms.items():
@@ -89,12 +100,12 @@ class QueryLoss(nn.Module):
             costs.append(cost.masked_fill((classes < 0)[:, None], torch.nan))
         return assign(torch.stack(costs))
 
-    def _classes(self, scores: Tensor, truth: Tensor, classes: Tensor) -> Tensor:
+    def _classes(self, scores: Tensor, truth: Tensor, classes: Tensor, counted: Tensor) -> Tensor:
         """Cross-entropy of class logits [B, Q, C + 1]; truth [B, Q]: place in classes, or -1."""
         last = len(self.empty_weight) - 1
         wanted = classes.gather(1, truth.clamp(min=0)).where(truth >= 0, last)
         loss = F.cross_entropy(scores.transpose(1, 2), wanted, reduction="none")
-        weight = self.empty_weight[wanted] * (classes >= 0).any(dim=1, keepdim=True)
+        weight = self.empty_weight[wanted] * counted[:, None]
         return (loss * weight).sum() / weight.sum()
 
     def _masks(

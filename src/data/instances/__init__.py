@@ -1,0 +1,1 @@
+"""Data of instance and panoptic segmentation: a mask and a class for each object."""
