@@ -64,6 +64,10 @@ def install(name: str) -> None:
     print(f"Installing {name} (a few minutes the first time)", flush=True)
     command = [str(PYTHON), "-m", "pip", "install", "-q", "-r", str(ROOT / name)]
     subprocess.run(command, check=True, cwd=ROOT)
+    tracking = ROOT / "requirements-tracking.txt"
+    if tracking in files:
+        command[-2:] = ["--no-deps", "-r", str(tracking)]  # it says why
+        subprocess.run(command, check=True, cwd=ROOT)
     stamps[0].write_text(wanted)
 
 

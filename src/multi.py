@@ -50,6 +50,13 @@ class InferMulti(ImageOptions):
         "several models of a task detection, detection_2, ... (default: all; the JSON has all)",
     )
     max_frames: int | None = option(None, ge=1, help="stop after this many frames of a video")
+    every: int = option(
+        1,
+        ge=1,
+        help="of a video: look at every Nth frame alone; between them maps are held, and tracked "
+        "boxes move on",
+    )
+    track: bool = option(False, help="of a video: an id for each object, the same in all frames")
     save_arrays: bool = option(
         False, help="write masks, metres, boxes and probabilities as arrays/*.npz as well"
     )
@@ -104,7 +111,11 @@ def load_models(options: InferMulti) -> dict[str, Model]:
 
     given = {name: getattr(options, name) for name in options.model_fields_set - {"model"}}
     given["out_dir"] = options.out_dir
-    own = set(InferMulti.model_fields) - set(ImageOptions.model_fields) - {"layers", "max_frames"}
+    own = (
+        set(InferMulti.model_fields)
+        - set(ImageOptions.model_fields)
+        - {"layers", "max_frames", "every"}
+    )
     unused = set(given) & own - {"save_arrays"}
     found: dict[str, Model] = {}
     with one_backbone():
@@ -126,9 +137,14 @@ def joint_predictor(options: InferMulti) -> tuple[JointPredictor, JointReport]:
     """The models as one predictor, and the report of their joined results. UserError."""
     from .predict.joint import JointPredictor
     from .predict.joint_report import JointReport
+    from .predict.tracking import BoxTracker
 
     models = load_models(options)
     shown = list(models) if options.layers is None else options.layers
+    detectors = [name for name, model in models.items() if model.task == "detection"]
+    if options.every > 1 and detectors and not options.track:
+        raise UserError("--every needs --track, which moves boxes on between the key frames")
+    trackers = {name: BoxTracker(options.threshold) for name in detectors if options.track}
     if shown == ["none"]:
         shown = []
     unknown = [name for name in shown if name not in models]
@@ -147,7 +163,7 @@ def joint_predictor(options: InferMulti) -> tuple[JointPredictor, JointReport]:
         }
         for name, model in models.items()
     ]
-    return predictor, JointReport(results, about, shown)
+    return predictor, JointReport(results, about, shown, trackers)
 
 
 def infer_joint(options: InferMulti) -> int:
@@ -159,13 +175,16 @@ def infer_joint(options: InferMulti) -> int:
     videos = [source for source in options.input if names_video(source)]
     if videos and len(options.input) > 1:
         raise UserError(f"--input {videos[0]} is a video: give one video, or images alone")
-    if options.max_frames is not None and not videos:
-        raise UserError("--max-frames is of a video, and --input names images")
+    for name in ("max_frames", "every", "track"):
+        if name in options.model_fields_set and not videos:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} is of a video, and --input names images")
     predictor, report = joint_predictor(options)
     folder = output_folder(options.out_dir)
     report.arrays = folder if options.save_arrays else None
     if videos:
         limits: dict[str, Any] = {"show": options.show, "max_frames": options.max_frames}
+        limits["every"] = options.every
         return report_video(predictor, videos[0], folder, report, **limits)
     how = {"show": options.show, "recursive": options.recursive}
     return report_images(predictor, options.input, folder, report, **how)

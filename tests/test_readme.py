@@ -36,6 +36,7 @@ from src.detection.settings import (
 from src.evaluate import EvaluateOptions
 from src.evaluate_backbone import EvaluateBackbone
 from src.features import settings as features
+from src.multi import InferMulti
 from src.oneshot.settings import PropagateOptions, SegmentOptions
 from src.plugins.yolo_fusion import settings as yolo
 from src.pretraining import settings as pretraining
@@ -56,6 +57,7 @@ SETTINGS: dict[str, type[CommandSettings]] = {
     "train_detection.py": TrainDetection,
     "infer_det_image.py": InferDetectionImage,
     "infer_det_video.py": InferDetectionVideo,
+    "infer_multi.py": InferMulti,
     "train_segmentation.py": TrainSegmentation,
     "infer_seg_image.py": InferSegmentationImage,
     "infer_seg_video.py": InferSegmentationVideo,

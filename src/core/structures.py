@@ -27,16 +27,21 @@ class Size(NamedTuple):
     height: int
 
 
-class Detections(TypedDict):
-    """What a detector answers for one image, best first (torchvision's keys).
-
-    boxes: float32 [N, 4], xyxy in pixels of the image handed in; scores: float32 [N] in [0, 1];
-    labels: int64 [N], from 1.
-    """
-
+class _Found(TypedDict):
     boxes: torch.Tensor
     scores: torch.Tensor
     labels: torch.Tensor
+
+
+class Detections(_Found, total=False):
+    """What a detector answers for one image, best first (torchvision's keys).
+
+    boxes: float32 [N, 4], xyxy in pixels of the image handed in; scores: float32 [N] in [0, 1];
+    labels: int64 [N], from 1; ids: int64 [N], of a video's objects, from 1 (0: none so far), where
+    they are tracked.
+    """
+
+    ids: torch.Tensor
 
 
 class DetectionTarget(TypedDict):

@@ -81,4 +81,5 @@ def infer_video(options: InferDepthVideo) -> int:
     folder = output_folder(options.out_dir)
     predictor, report = load(options, folder, steady=True)
     limits: dict[str, Any] = {"show": options.show, "max_frames": options.max_frames}
+    limits["every"] = options.every
     return report_video(predictor, options.input, folder, report, **limits)

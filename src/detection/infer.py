@@ -37,12 +37,16 @@ def load_predictor(
 ) -> tuple[Predictor[Detections], DetectionReport]:
     """The predictor of ``--model`` and the report; UserError for what does not fit."""
     from ..predict.results import DetectionReport
+    from ..predict.tracking import BoxTracker, floor_of
     from ..visualise.draw import draw_detections
     from .restore import restore_detector
     from .selection import selection
 
     trained = restore_detector(options.model, options, options.imgsz)
-    trained.model.keep_above(options.threshold)
+    tracker, floor = None, options.threshold
+    if options.track:
+        tracker, floor = BoxTracker(options.threshold), floor_of(options.threshold)
+    trained.model.keep_above(floor)
     use_nms(trained, options.nms)
     model: Any = trained.model
     model.limit = max(getattr(model, "limit", 0), options.max_det or 0)
@@ -55,7 +59,7 @@ def load_predictor(
             best["threshold"],
         )
     select = selection(options, trained.names)
-    report = DetectionReport(draw_detections, trained.names, options.threshold, select)
+    report = DetectionReport(draw_detections, trained.names, options.threshold, select, tracker)
     return detection_predictor(trained, options), report
 
 
@@ -88,9 +92,12 @@ def detection_predictor(trained: Trained[Detector], options: Any) -> Predictor[D
 
 def infer_images(options: InferDetectionImage) -> int:
     """Annotated pictures, detections.json and detections.csv; the exit code."""
+    from ..core.errors import UserError
     from ..core.paths import output_folder
     from ..predict.images import report_images
 
+    if options.track:
+        raise UserError("--track follows objects through a video, and --input names images")
     predictor, report = load_predictor(options)
     folder = output_folder(options.out_dir)
     how = {"show": options.show, "recursive": options.recursive}
@@ -105,4 +112,5 @@ def infer_video(options: InferDetectionVideo) -> int:
     predictor, report = load_predictor(options)
     folder = output_folder(options.out_dir)
     limits: dict[str, Any] = {"show": options.show, "max_frames": options.max_frames}
+    limits["every"] = options.every
     return report_video(predictor, options.input, folder, report, **limits)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core.errors import UserError
 from ..core.registry import did_you_mean
 from ..core.structures import Detections, Size
+from ..predict.results import rows_of
 
 if TYPE_CHECKING:
     from .settings import DetectionOutput
@@ -34,11 +35,7 @@ def selection(options: DetectionOutput, names: Sequence[str]) -> Select:
         if options.roi:
             kept &= inside(found["boxes"], options.roi, size)
         best = kept.nonzero().squeeze(1)[: options.max_det]
-        return {
-            "boxes": found["boxes"][best],
-            "scores": found["scores"][best],
-            "labels": found["labels"][best],
-        }
+        return rows_of(found, best)
 
     return select
 

@@ -113,6 +113,7 @@ class DetectionOutput(DetectionInference, IdentityOptions):
 
     classes: list[str] | None = option(None, help="names of the classes to keep (default: all)")
     max_det: int | None = option(None, ge=1, help="most detections of an image, the best ones")
+    track: bool = option(False, help="of a video: an id for each object, the same in all frames")
     roi: list[float] | None = option(
         None,
         help="keep what has its centre in a box (x1 y1 x2 y2) or a polygon (x1 y1 x2 y2 x3 y3 ...),"
@@ -141,3 +142,9 @@ class InferDetectionVideo(VideoOptions, DetectionOutput):
     """Detect objects in a video file, a camera or a network stream."""
 
     out_dir: Path = option(Path("vid_det_inference"), help="sub-folder of outputs/ for the results")
+
+    @model_validator(mode="after")
+    def _boxes_move(self) -> InferDetectionVideo:
+        if self.every > 1 and not self.track:
+            raise ValueError("--every needs --track, which moves boxes on between the key frames")
+        return self

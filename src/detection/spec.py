@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.task_spec import Loaded, TaskSpec
 from ..data.boxes.settings import CheckBoxes
@@ -31,8 +31,8 @@ class DetectionSpec(TaskSpec):
 
         def result(image: np.ndarray, found: Any) -> DetectionResult:
             kept = report.wanted(found, Size(image.shape[1], image.shape[0]))
-            arrays = (kept["boxes"].numpy(), kept["scores"].numpy(), kept["labels"].numpy())
-            return DetectionResult(image, report.names, *arrays)
+            arrays: dict[str, Any] = {name: one.numpy() for name, one in cast(Any, kept).items()}
+            return DetectionResult(image, report.names, **arrays)
 
         return Loaded(predictor, report.names, result)
 

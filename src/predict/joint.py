@@ -76,12 +76,9 @@ class JointPredictor(Predictor[tuple[Any, ...]]):
     def tell(self, original: Size) -> None:
         """Log which members share a pass."""
         groups = self.groups(original)
-        log.info(
-            "%dx%d: %d passes of backbones for %d models",
-            *original,
-            len(groups),
-            len(self.members),
-        )
+        passes = "pass" if len(groups) == 1 else "passes"
+        counts = *original, len(groups), passes, len(self.members)
+        log.info("%dx%d: %d backbone %s for %d models", *counts)
         for group in groups:
             height, width = self.members[group[0]].shape_of(original)
             names = ", ".join(self.names[index] for index in group)

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..core.files import atomic_path, write_json
+from ..core.structures import Size
 from .result import Result
 from .results import Made, Report, beside
+from .tracking import BoxTracker
 
 
 class JointReport(Report):
@@ -24,7 +26,7 @@ class JointReport(Report):
 
     results: name -> (image, answer) -> the task's Result; about: what the file says of each model;
     shown: names of those that are drawn, by their layers: areas, boxes, words, and beside them
-    depth.
+    depth; trackers: of the boxes of a video, by name.
     """
 
     files: tuple[str, ...] = ("multi.json",)
@@ -34,9 +36,20 @@ class JointReport(Report):
         results: Mapping[str, Callable[[Any, Any], Result]],
         about: Sequence[dict[str, Any]],
         shown: Sequence[str],
+        trackers: Mapping[str, BoxTracker] | None = None,
     ) -> None:
         super().__init__()
+        self._trackers = dict(trackers or {})
         self._results, self._about, self._shown = dict(results), list(about), set(shown)
+
+    def follow(self, result: Any, seconds: float, size: Size) -> Any:
+        """See Report: boxes are tracked where there is a tracker by the model's name."""
+        held = list(super().follow(result, seconds, size))
+        for place, name in enumerate(self._results):
+            if name in self._trackers:
+                own = None if result is None else result[place]
+                held[place] = self._trackers[name].follow(own, seconds, size)
+        return held
 
     def make(self, image: np.ndarray, result: Any, info: dict[str, Any]) -> Made:
         """result: the models' answers, in their order."""

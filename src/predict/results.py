@@ -5,7 +5,8 @@ height], score}`` a detection, as ``COCO.loadRes`` takes it. ``images.json`` bes
 data set without truth: ``images`` (id -> file_name, width, height, and for a video frame and
 seconds), ``categories`` (id = label, from 1) and empty ``annotations``; so
 ``COCO("images.json").loadRes("detections.json")`` works as it is. ``detections.csv`` holds the
-same with names and corners, for spreadsheets.
+same with names and corners, for spreadsheets. Where objects are tracked, both say ``track_id``:
+from 1, and 0 for what has none so far.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..core.files import atomic_path
 from ..core.structures import Detections, Geometry, Size
+from .tracking import BoxTracker
 
 log = logging.getLogger(__name__)
 
-# draw(image uint8 [H, W, 3], boxes [N, 4], labels [N], names, scores [N]) -> a new image
-DrawDetections = Callable[
-    [np.ndarray, np.ndarray, np.ndarray, Sequence[str], np.ndarray], np.ndarray
-]
+# draw(image uint8 [H, W, 3], boxes [N, 4], labels [N], names, scores [N]) -> a new image; where
+# they are tracked, ids [N] follow
+DrawDetections = Callable[..., np.ndarray]
 
 CSV_COLUMNS = (
     "image_id",
@@ -55,18 +57,23 @@ def rescale_detections(result: Detections, geometry: Geometry) -> Detections:
 
 
 def keep_above(result: Detections, threshold: float) -> Detections:
-    """The detections whose score is at least the threshold."""
+    """The detections whose score is at least the threshold, or that have an id."""
     kept = result["scores"] >= threshold
-    return {
-        "boxes": result["boxes"][kept],
-        "scores": result["scores"][kept],
-        "labels": result["labels"][kept],
-    }
+    if "ids" in result:
+        kept = kept | (result["ids"] > 0)
+    return rows_of(result, kept)
+
+
+def rows_of(result: Detections, rows: Tensor) -> Detections:
+    """Some of the detections: rows are a mask bool [N], or indices int64."""
+    found: Any = {name: value[rows] for name, value in cast(dict, result).items()}
+    return found
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One image: what images.json says of it, and its detections [N, 6] xyxy, score, label."""
+    """One image: what images.json says of it, and its detections [N, 6] xyxy, score, label; where
+    they are tracked [N, 7], with ids."""
 
     image: dict[str, Any]
     rows: np.ndarray
@@ -81,6 +88,7 @@ class Report:
 
     def __init__(self) -> None:
         self._arrays_taken: set[str] = set()
+        self._held: Any = None
         self.entries: list[Any] = []  # what ``make`` said of each image
 
     def __len__(self) -> int:
@@ -95,6 +103,13 @@ class Report:
         ``output`` (the name of the copy), for video ``frame`` and ``seconds``.
         """
         raise NotImplementedError
+
+    def follow(self, result: Any, seconds: float, size: Size) -> Any:
+        """What is to be said of a video's next frame (at its time, of this size); asked for in
+        their order, in one thread. result: the model's, or None between key frames (--every):
+        then the last one's holds."""
+        self._held = self._held if result is None else result
+        return self._held
 
     def save_array(self, info: dict[str, Any], array: np.ndarray, kind: str = "npy") -> str | None:
         """Write what was found in an image as it is (--save-arrays): arrays/<name>.npy, or of
@@ -149,11 +164,19 @@ class DetectionReport(Report):
         names: Sequence[str],
         threshold: float,
         select: Callable[[Detections, Size], Detections] = lambda found, _: found,
+        tracker: BoxTracker | None = None,
     ) -> None:
+        self.tracker = tracker
         self._draw, self._select = draw, select
         self.names = list(names)
         self._threshold = threshold
         super().__init__()
+
+    def follow(self, result: Any, seconds: float, size: Size) -> Any:
+        """See Report; with a tracker, detections get ids, and move on between key frames."""
+        if self.tracker is None:
+            return super().follow(result, seconds, size)
+        return self.tracker.follow(result, seconds, size)
 
     def wanted(self, result: Detections, size: Size) -> Detections:
         """What reaches the threshold and is selected, of an image of this size."""
@@ -165,20 +188,24 @@ class DetectionReport(Report):
         kept = self.wanted(result, size)
         boxes, scores = kept["boxes"].numpy(), kept["scores"].numpy()
         labels = kept["labels"].numpy()
-        annotated = self._draw(image, boxes, labels, self.names, scores)
-        rows = np.concatenate([boxes, scores[:, None], labels[:, None]], axis=1, dtype=np.float32)
+        ids = [kept["ids"].numpy()] if "ids" in kept else []
+        annotated = self._draw(image, boxes, labels, self.names, scores, *ids)
+        columns = [boxes, *(column[:, None] for column in (scores, labels, *ids))]
+        rows = np.concatenate(columns, axis=1, dtype=np.float64 if ids else np.float32)
         said = {**info, "width": size.width, "height": size.height, "detections": len(rows)}
         return Made(_Entry(said, rows), annotated)
 
-    def _records(self) -> Iterator[tuple[dict[str, Any], int, float, list[float]]]:
+    def _records(self) -> Iterator[tuple[dict[str, Any], int, float, list[float], list[int]]]:
         for entry in self.entries:
             for row in entry.rows.tolist():
-                yield entry.image, int(row[5]), round(row[4], 5), [round(v, 2) for v in row[:4]]
+                corners = [round(v, 2) for v in row[:4]]
+                yield entry.image, int(row[5]), round(row[4], 5), corners, [int(v) for v in row[6:]]
 
     def _results(self) -> Iterator[dict[str, Any]]:
-        for image, label, score, (x1, y1, x2, y2) in self._records():
+        for image, label, score, (x1, y1, x2, y2), ids in self._records():
             bbox = [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
-            yield {"image_id": image["id"], "category_id": label, "bbox": bbox, "score": score}
+            found = {"image_id": image["id"], "category_id": label, "bbox": bbox, "score": score}
+            yield {**found, **dict(zip(["track_id"], ids))}
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write the three files atomically. Raises UserError when the folder cannot be written."""
@@ -198,10 +225,11 @@ class DetectionReport(Report):
             open(temporary, "w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file)
-            writer.writerow(CSV_COLUMNS)
-            for image, label, score, corners in self._records():
+            writer.writerow([*CSV_COLUMNS, *(["track_id"] if self.tracker else [])])
+            for image, label, score, corners, ids in self._records():
                 name = self.names[label] if 0 <= label < len(self.names) else ""
-                writer.writerow([image["id"], image["file_name"], label, name, score, *corners])
+                where = image["id"], image["file_name"]
+                writer.writerow([*where, label, name, score, *corners, *ids])
 
 
 def write_coco(

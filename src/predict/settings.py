@@ -94,6 +94,11 @@ class VideoOptions(PredictOptions):
         ..., flags=["-i"], help="a video file, a camera index (0), or an rtsp:// or http:// address"
     )
     max_frames: int | None = option(None, ge=1, help="stop after this many frames")
+    every: int = option(
+        1,
+        ge=1,
+        help="look at every Nth frame alone: between them maps are held, and tracked boxes move on",
+    )
 
 
 class KnownOptions(CommandSettings):

@@ -241,12 +241,16 @@ class _NoFrame(Exception):
     """Ends a video that was never begun: its temporary file goes."""
 
 
+Frames = list[tuple[Frame, bool]]  # and whether the model looks at it
+
+
 def _batches(
-    predictor: Predictor, frames: Iterable[Frame], batch: int
-) -> Iterator[tuple[list[Frame], Prepared]]:
-    iterator = iter(frames)
+    predictor: Predictor, frames: Iterable[Frame], batch: int, every: int
+) -> Iterator[tuple[Frames, Prepared]]:
+    """Frames in groups, the first of every ``every`` prepared for the model."""
+    iterator = ((frame, number % every == 0) for number, frame in enumerate(frames))
     while group := list(islice(iterator, batch)):
-        yield group, predictor.prepare([frame.image for frame in group])
+        yield group, predictor.prepare([frame.image for frame, is_key in group if is_key])
 
 
 def report_video(
@@ -258,14 +262,17 @@ def report_video(
     show: bool = False,
     max_frames: int | None = None,
     batch: int | None = None,
+    every: int = 1,
 ) -> int:
     """Run on a video file, camera or stream; ``<name>.mp4`` and its result files, ``<name>_...``,
     go to ``out_dir`` (see ``claim_name``).
 
     batch: frames the model takes at once (default: the predictor's; live sources: 1, and frames
-    it has no time for are left out). After Ctrl-C, or q in the window, the video and the files
-    hold what was done. image_id in the result files is the frame's number, from 0. Returns the
-    exit code: 0, or 1 when the file breaks off. Raises UserError.
+    it has no time for are left out); every: the model looks at every so many frames alone, of the
+    others the report says what it has of them (``Report.follow``). After Ctrl-C, or q in the
+    window, the video and the files hold what was done. image_id in the result files is the
+    frame's number, from 0. Returns the exit code: 0, or 1 when the file breaks off. Raises
+    UserError.
     """
     window = Window("Results") if show else None
     reader = VideoReader(source)
@@ -275,7 +282,10 @@ def report_video(
         raise UserError(f"the result would overwrite {source}; choose another --out-dir")
     run = _VideoRun(predictor, reader, report, window)
     with one_cv2_thread(predictor):
-        run.go(path, max_frames, 1 if reader.live else batch or predictor.batch)
+        batch = 1 if reader.live else batch or predictor.batch
+        if every > 1 and not reader.live:
+            batch = max(every, batch // every * every)
+        run.go(path, max_frames, batch, every)
     return run.summary(path)
 
 
@@ -321,7 +331,7 @@ class _VideoRun:
         self.model_time, self.prepare_time = Stopwatch(), Stopwatch()
         self.seconds = 0.0
 
-    def go(self, path: Path, max_frames: int | None, batch: int) -> None:
+    def go(self, path: Path, max_frames: int | None, batch: int, every: int) -> None:
         """The whole run; what was done is brought to safety whatever happens."""
         reader, predictor = self.reader, self.predictor
         self.report.stem = path.stem
@@ -344,7 +354,7 @@ class _VideoRun:
         stages: list[Ahead] = [frames]
         try:
             prepared = self.prepare_time.work(
-                _batches(predictor, self.prepare_time.pause(frames), batch)
+                _batches(predictor, self.prepare_time.pause(frames), batch, every)
             )
             batches = Ahead(prepared, 1, name="prepare")
             stages.append(batches)
@@ -367,7 +377,7 @@ class _VideoRun:
 
     def _draw_all(
         self,
-        results: Iterable[tuple[list[Frame], list[Any]]],
+        results: Iterable[tuple[Frames, list[Any]]],
         writer: VideoWriter,
         total: int | None,
     ) -> None:
@@ -389,7 +399,11 @@ class _VideoRun:
 
         try:
             for frames, answers in results:
-                for frame, result in zip(frames, answers):
+                of_keys = iter(answers)
+                for frame, is_key in frames:
+                    found = next(of_keys) if is_key else None
+                    size = Size(frame.image.shape[1], frame.image.shape[0])
+                    result = self.report.follow(found, frame.seconds, size)
                     made = pool.submit(self.report.make, frame.image, result, self._info(frame))
                     drawing.append((frame, made))
                 while len(drawing) > ahead:

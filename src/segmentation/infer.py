@@ -94,4 +94,5 @@ def infer_video(options: InferSegmentationVideo) -> int:
         report,
         show=options.show,
         max_frames=options.max_frames,
+        every=options.every,
     )

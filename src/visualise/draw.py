@@ -154,13 +154,15 @@ def draw_detections(
     labels: np.ndarray,
     names: Sequence[str],
     scores: np.ndarray | None = None,
+    ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """A copy of the image with boxes, class names and confidences drawn on it.
 
     image: uint8 [H, W, 3] RGB; boxes: [N, 4] xyxy in its pixels, x2 and y2 exclusive; labels:
-    [N]; names: by label, names[0] is ``__background__``; scores: [N] in [0, 1] or None. One
-    colour a class; lines and letters grow with the image; the best score lies on top. Labels of
-    more than ``FEW`` boxes that would bury the image are left out, the best stay.
+    [N]; names: by label, names[0] is ``__background__``; scores: [N] in [0, 1] or None; ids: [N]
+    of tracked objects (0: none) or None. One colour a class; lines and letters grow with the
+    image; the best score lies on top. Labels of more than ``FEW`` boxes that would bury the image
+    are left out, the best stay.
     """
     canvas = np.array(image, dtype=np.uint8, order="C", copy=True)
     if len(boxes) == 0:
@@ -178,7 +180,8 @@ def draw_detections(
     texts = []
     for _, label, i in drawn:
         name = names[label] if 0 <= label < len(names) else f"class {label}"
-        texts.append(name if scores is None else f"{name} {float(scores[i]):.2f}")
+        text = name if scores is None else f"{name} {float(scores[i]):.2f}"
+        texts.append(text if ids is None or not ids[i] else f"#{int(ids[i])} {text}")
     put_labels(canvas, [box for box, _, _ in drawn], texts, [colour(n) for _, n, _ in drawn])
     return canvas
 

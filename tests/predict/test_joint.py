@@ -85,5 +85,5 @@ def test_passes_are_shared_where_inputs_are_the_same(caplog):
     with caplog.at_level("INFO"):
         joint.predict(pictures((64, 96)))
     assert sorted(one.passes for one in joint.passes) == [1, 3]
-    assert "96x64: 4 passes of backbones for 5 models" in caplog.text
+    assert "96x64: 4 backbone passes for 5 models" in caplog.text
     assert "dinov3_vitt16 at 96x64: a, c" in caplog.text
