@@ -22,8 +22,8 @@ from .core.errors import UserError
 from .core.structures import ResizeMode, Size
 from .core.task_spec import Loaded
 from .data.common.images import list_images, read_image, resize
-from .engine.checkpoint import load_checkpoint
 from .engine.precision import choose_device
+from .predict.restore import read_model
 from .tasks import tasks
 
 if TYPE_CHECKING:
@@ -121,13 +121,14 @@ def backbone(name: str, weights: str | Path = "pretrained", **options: Any) -> F
 
 
 def load(checkpoint: str | Path, **options: Any) -> Model:
-    """A trained model from its checkpoint (or the folder of its run) alone, whatever its task.
+    """A trained model from its checkpoint, the folder of its run, or a file that ``src.export``
+    wrote, whatever its task.
 
     options: those of the task's inference command, e.g. device="cuda", batch=16, imgsz=[640, 480],
     threshold=0.4. Raises UserError.
     """
     path = Path(checkpoint)
-    task = load_checkpoint(path)["task"]
+    task = read_model(path)["task"]
     spec = tasks()[task]
     given = {"input": "-", "out_dir": Path(), **options, "model": path}
     settings = validate(spec.predict_options, given, f"load({str(path)!r})")

@@ -51,6 +51,7 @@ COMMANDS: dict[str, Command] = {
         "plugins.yolo_fusion.__main__:main", "YOLO with DINO's context: train, val, predict ..."
     ),
     "evaluate": Command("evaluate:main", "figures of a checkpoint on a data set"),
+    "export": Command("export:main", "a model as a file for ONNX Runtime, OpenVINO, TensorRT"),
     "compare": Command("compare:main", "runs side by side: options, figures, curves"),
     "evaluate-backbone": Command(
         "evaluate_backbone:main", "k-NN, probes and retrieval of backbones in one table"

@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate(options: Any) -> dict[str, Any]:
     """Evaluate by the checkpoint's task; returns what results.json holds."""
-    from .engine.checkpoint import load_checkpoint
     from .predict.evaluation import claim_folder
+    from .predict.restore import read_model
 
-    task = load_checkpoint(options.model)["task"]
+    task = read_model(options.model)["task"]
     own = tasks()[task].evaluate_options
     refuse_foreign_options(options, task, own)
     return tasks()[task].evaluate(as_of(options, own), claim_folder(options))

@@ -106,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def load_models(options: InferMulti) -> dict[str, Model]:
     """The checkpoints by name: their task, numbered where it comes again. UserError."""
     from .api import load
-    from .engine.checkpoint import load_checkpoint
     from .predict.frozen import one_backbone
+    from .predict.restore import read_model
 
     given = {name: getattr(options, name) for name in options.model_fields_set - {"model"}}
     given["out_dir"] = options.out_dir
@@ -120,7 +120,7 @@ def load_models(options: InferMulti) -> dict[str, Model]:
     found: dict[str, Model] = {}
     with one_backbone():
         for path in options.model:
-            task = load_checkpoint(path)["task"]
+            task = read_model(path)["task"]
             known = tasks()[task].predict_options.model_fields
             taken = {name: value for name, value in given.items() if name in known}
             taken.pop("save_arrays", None)

@@ -22,7 +22,7 @@ from .core.paths import output_folder
 from .core.registry import did_you_mean
 from .data.common.images import image_size_of, read_image
 from .data.masks.reader import IGNORE, write_mask
-from .engine.checkpoint import load_checkpoint
+from .predict.restore import read_model
 from .pretraining.data import find_images
 from .pretraining.settings import PseudoOptions
 from .tasks import tasks
@@ -59,7 +59,7 @@ def pseudo(options: PseudoOptions) -> Path:
         names, rows = by_neighbours(options, paths)
         return write_classes(folder, names, rows, options)
     assert options.model is not None
-    task = load_checkpoint(options.model)["task"]
+    task = read_model(options.model)["task"]
     spec = tasks()[task]
     given = {"input": options.images, "out_dir": folder, "model": options.model}
     given |= {"batch": options.batch, "device": options.device}

@@ -92,9 +92,11 @@ class FeatureModel(nn.Module):
 
     canvases: (H, W) to choose from, smallest first, where each new shape costs (CUDA: cuDNN,
     torch.compile, graphs); see ``data.common.shapes``. None: each image's own padded size.
+    fixed: the only one there is, of a model that was exported.
     """
 
     canvases: Sequence[Pair] = ()
+    fixed: Pair | None = None
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -114,7 +116,13 @@ class FeatureModel(nn.Module):
     def canvas(self, height: int, width: int) -> Pair:
         """(H, W) that an image is padded to, whatever the others of its batch: the smallest of
         ``canvases`` that holds it, else the next multiples of the divisor."""
-        for high, wide in self.canvases:
+        if self.fixed is not None and (height > self.fixed[0] or width > self.fixed[1]):
+            raise UserError(
+                f"this model was exported for images of at most {self.fixed[1]}x{self.fixed[0]}, "
+                f"and one came as {width}x{height}: leave out --scales and --resize short, or "
+                "export it for the size that you need (--imgsz)"
+            )
+        for high, wide in self.canvases if self.fixed is None else [self.fixed]:
             if high >= height and wide >= width:
                 return high, wide
         return _padded([(height, width)], self.divisor)
@@ -123,6 +131,30 @@ class FeatureModel(nn.Module):
         """What the model takes of its backbone, without parameters of its own: a normalised batch
         [B, 3, H, W] -> {name: [B, ...]}."""
         return self.backbone(batch)
+
+    def answers(self, batch: FeatureMaps) -> dict[str, Tensor]:
+        """What the model says of a batch, by name, in shapes that depend on the batch's alone."""
+        raise NotImplementedError
+
+    def of_each(self, answers: dict[str, Tensor], batch: FeatureMaps) -> Sequence[Any]:
+        """What ``answers`` mean for each image, in its pixels."""
+        raise NotImplementedError
+
+    def infer(self, inputs: Inputs) -> list[Any]:
+        """The answer to each image, in eval mode."""
+        return self.each(inputs, lambda batch: self.of_each(self.answers(batch), batch))
+
+    def whole(self, batch: Tensor) -> dict[str, Tensor]:
+        """``answers`` to a normalised batch [B, 3, H, W]: from pixels to fixed shapes, without a
+        look at values or at the images' own sizes. This is what is exported and compiled."""
+        padded = (batch.shape[-2], batch.shape[-1])
+        return self.answers(FeatureMaps(self.read(batch), [padded] * len(batch), padded))
+
+    def answered_by(self, whole: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        """For inference: have ``whole`` (an exported file, compiled code) do what the method of
+        that name does."""
+        own: Any = self
+        own.read, own.answers = whole, _as_read
 
     def class_rows(self, name: str, classes: Sequence[str], value: Tensor) -> list[str] | None:
         """The class of each row of a tensor of the state dict (once an anchor where they repeat);
@@ -195,6 +227,10 @@ class FeatureModel(nn.Module):
         else:
             batch, sizes = join_images(inputs, self.backbone.normalise, canvas)
         return FeatureMaps(self.read(batch), sizes, (batch.shape[-2], batch.shape[-1]))
+
+
+def _as_read(batch: FeatureMaps) -> dict[str, Tensor]:
+    return batch.maps
 
 
 def _apart(batch: FeatureMaps) -> list[ImageFeatures]:

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from ..backbones.base import Backbone
-from ..backbones.batching import FeatureModel, ImageFeatures, Inputs, are_features, equal_rows
+from ..backbones.batching import (
+    FeatureMaps,
+    FeatureModel,
+    ImageFeatures,
+    Inputs,
+    are_features,
+    equal_rows,
+)
 from ..engine.host import upload
 from .heads.base import ClassificationHead
 from .losses import LabelLoss
@@ -49,6 +56,14 @@ class Classifier(FeatureModel):
         places = sorted(range(len(order)), key=order.__getitem__)
         return logits[upload(places, logits, torch.int64)]
 
+    def answers(self, batch: FeatureMaps) -> dict[str, Tensor]:
+        """logits float32 [B, C]."""
+        return {"logits": self.head(batch.maps).float()}
+
+    def of_each(self, answers: dict[str, Tensor], batch: FeatureMaps) -> Sequence[Tensor]:
+        """A row each."""
+        return answers["logits"].unbind()
+
     def class_rows(self, name: str, classes: Sequence[str], value: Tensor) -> list[str] | None:
         """See FeatureModel."""
         return list(classes) if name in ("head.classify.weight", "head.classify.bias") else None
@@ -56,7 +71,7 @@ class Classifier(FeatureModel):
     def forward(
         self, inputs: Inputs, targets: Sequence[Mapping[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | Tensor:
-        logits = self.logits(inputs if are_features(inputs) else self.features(inputs))
         if not self.training:
-            return logits
+            return torch.stack(self.infer(inputs))
+        logits = self.logits(inputs if are_features(inputs) else self.features(inputs))
         return self.criterion(logits, self.targets_of(inputs, targets))

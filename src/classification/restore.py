@@ -35,7 +35,7 @@ def _build(content: dict[str, Any]) -> Classifier:
         layers=content["config"]["head_layers"],
         multi_label=content["multi_label"],
     )
-    if isinstance(model.head, KnnHead):
-        weights = content["model"]
+    weights = content["model"]  # none where an exported file answers
+    if isinstance(model.head, KnnHead) and weights:
         model.head.reserve(weights["head.bank"].shape, weights["head.marks"])
     return model

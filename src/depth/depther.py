@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..backbones.base import Backbone
-from ..backbones.batching import FeatureModel, Inputs
+from ..backbones.batching import FeatureMaps, FeatureModel, Inputs
 from ..backbones.dense import join_targets, upsample, without_padding
 from ..core.structures import DepthTarget
 from .heads.base import DepthHead
@@ -31,11 +31,19 @@ class Depther(FeatureModel):
         """All maps, with the class token behind each cell where the head wants it."""
         return self.backbone(batch, class_token=self.head.class_token)
 
+    def answers(self, batch: FeatureMaps) -> dict[str, Tensor]:
+        """metres [B, 1, h, w] at the head's own stride."""
+        return {"metres": self.head(batch.maps)}
+
+    def of_each(self, answers: dict[str, Tensor], batch: FeatureMaps) -> list[Tensor]:
+        """Enlarged, without padding."""
+        return without_padding(answers["metres"], batch)
+
     def forward(
         self, images: Inputs, targets: Sequence[DepthTarget] | None = None
     ) -> dict[str, Tensor] | list[Tensor]:
         if not self.training:
-            return self.each(images, lambda part: without_padding(self.head(part.maps), part))
+            return self.infer(images)
         targets = self.targets_of(images, targets)
         batch = self.feature_maps(images)
         truth = join_targets([target["depth"] for target in targets], batch.padded, 0)

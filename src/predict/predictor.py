@@ -183,8 +183,10 @@ class Predictor(Generic[R]):
 
     @property
     def lanes(self) -> int:
-        """How many batches ``stream`` may take at once: on the CPU up to four, on CUDA one."""
-        return 1 if self.on_cuda else min(4, torch.get_num_threads())
+        """How many batches ``stream`` may take at once: on the CPU up to four, on CUDA one, and one
+        of an exported model, whose runtime has threads of its own."""
+        alone = self.on_cuda or (self._inner is not None and self._inner.fixed is not None)
+        return 1 if alone else min(4, torch.get_num_threads())
 
     def stream(
         self, batches: Iterable[tuple[T, Prepared]], *, ahead: bool | None = None, lanes: int = 1

@@ -14,6 +14,8 @@ from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
 from ..engine.checkpoint import load_checkpoint, load_weights, no_word_on_weights
 from .frozen import known_backbone, share
+from .runtimes.description import is_exported
+from .runtimes.stand_in import read_exported, stand_in
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -44,6 +46,7 @@ def restore(
     weights: str | None = None,
 ) -> Trained[M]:
     """Rebuild the model of a checkpoint; needs nothing else (of one of --head-only its backbone).
+    A file that ``src.export`` wrote makes the same model, for which it answers itself.
 
     build: the checkpoint's content -> the model with any weights, through the bundled hub, its
     backbone as ``model.backbone``. identity: what the user says of it (--model-name, --head,
@@ -51,7 +54,7 @@ def restore(
     instead of those of training. classes_key: the key of the class names in ``--config``. weights:
     --backbone-weights (default: those of ``identity``).
     """
-    content = load_checkpoint(path, task)
+    content = read_model(path, task)
     try:
         trained_size = image_size(content["image_size"])
     except (TypeError, ValueError) as error:
@@ -62,6 +65,15 @@ def restore(
     if identity is not None:
         check_identity(content, identity, path, classes_key)
         weights = weights or getattr(identity, "backbone_weights", None)
+    size = Size(imgsz[0], imgsz[-1]) if imgsz else trained_size
+    if "exported" in content:
+        if size != trained_size:
+            raise UserError(
+                f"{path} was exported for --imgsz {trained_size.width} {trained_size.height} "
+                "alone: leave --imgsz out, or export it for the other size"
+            )
+        model = stand_in(build, content, path)
+        return Trained(model.eval(), content["classes"], size, content["resize"], content)
     content, key = known_backbone(content, path, weights)
     with no_word_on_weights():
         model = build(content)
@@ -69,8 +81,18 @@ def restore(
     state = backbone.adapt_state_dict(content["model"], "backbone.")
     load_weights(model, {**content, "model": state}, path)
     share(key, backbone.hub_model)
-    size = Size(imgsz[0], imgsz[-1]) if imgsz else trained_size
     return Trained(model.eval(), content["classes"], size, content["resize"], content)
+
+
+def read_model(path: Path, task: str | None = None) -> dict[str, Any]:
+    """A checkpoint's content (``load_checkpoint``), or an exported file's without weights.
+    UserError, also when it is of another task than ``task``."""
+    if not is_exported(path):
+        return load_checkpoint(path, task)
+    content = read_exported(path)
+    if task is not None and content["task"] != task:
+        raise UserError(f"{path} is a model of {content['task']}, and this is {task}")
+    return content
 
 
 def model_arguments(content: dict[str, Any]) -> dict[str, Any]:
@@ -99,11 +121,21 @@ def resize_of(options: ModelOptions, trained: Trained) -> ResizeMode:
     return mode
 
 
+def require_float32_file(trained: Trained, options: ModelOptions) -> None:
+    """UserError for a --precision that an exported file will not follow: its types are its own."""
+    if "exported" in trained.checkpoint and options.precision not in ("auto", "32"):
+        raise UserError(
+            f"--precision {options.precision}: {options.model} is exported, and computes in the "
+            "types that it was written in; leave --precision out"
+        )
+
+
 def predictor_of(trained: Trained, options: ModelOptions, **how: Any) -> Predictor[Any]:
     """A predictor of a trained model as the options of inference say; how: what else it takes, or
     what it is to take instead (model, resize, batch); kind: another class of predictor."""
     from .predictor import Predictor
 
+    require_float32_file(trained, options)
     given = {
         "model": trained.model,
         "image_size": trained.image_size,

@@ -35,7 +35,10 @@ class ModelOptions(CommandSettings):
     """The trained model, and how it looks at images (inference and evaluation alike)."""
 
     model: Path = option(
-        ..., flags=["-m"], help="checkpoint of a training run: best_model.pth, or the run's folder"
+        ...,
+        flags=["-m"],
+        help="checkpoint of a training run, best_model.pth or the run's folder; or what src.export "
+        "made of it",
     )
     imgsz: Sides | None = option(
         None, help="width and height of the model's input (one number: both); default: training's"

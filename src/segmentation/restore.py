@@ -29,7 +29,8 @@ def restore_segmenter(
 
 def _build(content: dict[str, Any]) -> Segmenter:
     arguments = model_arguments(content)
-    if content["head"] == "eomt" and "head.tail.norm.weight" not in content["model"]:
+    weights = content["model"]  # none where an exported file answers
+    if content["head"] == "eomt" and weights and "head.tail.norm.weight" not in weights:
         arguments["head"] = "queries"  # its name until EoMT itself came
     config = content["config"]
     model = build_segmenter(

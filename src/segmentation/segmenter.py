@@ -42,6 +42,14 @@ class Segmenter(FeatureModel):
         """What the head takes of the backbone."""
         return self.head.read(self.backbone, batch)
 
+    def answers(self, batch: FeatureMaps) -> dict[str, Tensor]:
+        """logits [B, C, h, w] at the head's own stride."""
+        return {"logits": self.head(batch.maps)}
+
+    def of_each(self, answers: dict[str, Tensor], batch: FeatureMaps) -> list[Any]:
+        """Enlarged, without padding."""
+        return without_padding(answers["logits"], batch)
+
     def class_rows(self, name: str, classes: Sequence[str], value: Tensor) -> list[str] | None:
         """See FeatureModel; heads of queries have a row more, for no object."""
         if not _CLASS_ROWS.match(name):
@@ -52,7 +60,7 @@ class Segmenter(FeatureModel):
         self, images: Inputs, targets: Sequence[Any] | None = None
     ) -> dict[str, Tensor] | list[Any]:
         if not self.training:
-            return self.each(images, lambda part: without_padding(self.head(part.maps), part))
+            return self.infer(images)
         targets = self.targets_of(images, targets)
         batch = self.feature_maps(images)
         masks = join_targets([target["mask"] for target in targets], batch.padded, IGNORE)
@@ -80,7 +88,7 @@ class ObjectSegmenter(Segmenter):
         if not self.training:
             if self.square is not None and not are_features(images):
                 images = [self._squared(image) for image in images]
-            return self.each(images, self._answers)
+            return self.infer(images)
         targets = self.targets_of(images, targets)
         batch = self.feature_maps(images)
         return self.head.object_losses(batch.maps, *join_objects(targets, batch.padded))
@@ -90,10 +98,15 @@ class ObjectSegmenter(Segmenter):
         down, right = (max(0, a - b) for a, b in zip(self.square, image.shape[-2:]))
         return F.pad(image, (0, right, 0, down))
 
-    def _answers(self, part: FeatureMaps) -> list[dict[str, Any]]:
-        answer = self.head.queries(part.maps)[-1]
-        pairs = zip(answer.masks.float(), answer.classes.float())
-        return [{"masks": m, "classes": c, "padded": part.padded} for m, c in pairs]
+    def answers(self, batch: FeatureMaps) -> dict[str, Tensor]:
+        """masks [B, Q, h, w] and classes [B, Q, C + 1], logits."""
+        answer = self.head.queries(batch.maps)[-1]
+        return {"masks": answer.masks.float(), "classes": answer.classes.float()}
+
+    def of_each(self, answers: dict[str, Tensor], batch: FeatureMaps) -> list[Any]:
+        """A dict each, see above."""
+        pairs = zip(answers["masks"], answers["classes"])
+        return [{"masks": m, "classes": c, "padded": batch.padded} for m, c in pairs]
 
 
 def join_objects(targets: Sequence[ObjectTarget], padded: tuple[int, int]) -> tuple[Tensor, Tensor]:

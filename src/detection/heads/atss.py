@@ -14,7 +14,7 @@ from ...core.structures import DetectionTarget
 from .anchors import AnchorGrid
 from .boxes import Weights, decode
 from .dense import DenseDetector
-from .postprocess import Candidates, take, top_per_level
+from .postprocess import take, top_per_level
 from .quality import match_adaptive, quality_losses
 from .retinanet import group_norm
 
@@ -78,10 +78,11 @@ class ATSS(DenseDetector):
         boxes = decode(offsets, anchors, self.scale)
         return quality_losses(boxes, logits, anchors, matches, targets)
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Candidates]:
+    def detect(self, maps: list[Tensor], padded: tuple[int, int]) -> dict[str, Tensor]:
         offsets, logits = self.head(maps)
         anchors, counts = self.anchors(maps), self.anchors.per_level(maps)
         values, flat = top_per_level(logits, counts, self.candidates)
         index = torch.div(flat, logits.shape[2], rounding_mode="floor")
         boxes = decode(take(offsets, index), anchors[index], self.scale)
-        return self.choose(boxes, values.sigmoid(), flat % logits.shape[2] + 1, batch.sizes)
+        labels = flat % logits.shape[2] + 1
+        return {"boxes": boxes, "scores": values.sigmoid(), "labels": labels}

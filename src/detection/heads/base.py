@@ -34,7 +34,7 @@ class Detector(FeatureModel):
 
     Inference has two halves, so that nothing waits for a GPU before its results are fetched:
     ``start`` on the device, in fixed shapes, and ``finish`` wherever its answers are by then.
-    Subclasses fill ``losses`` and ``detect`` (and ``finish``), in pixels of the resized images.
+    Subclasses fill ``losses``, ``detect``, ``of_each`` (and ``finish``), in resized pixels.
     """
 
     def __init__(
@@ -82,8 +82,7 @@ class Detector(FeatureModel):
         originals = sizes_of(images)
         if not are_features(images):
             images, _ = self.transform.apply(images, None)
-        found = self.each(images, lambda part: self.detect(self._levels(part), part))
-        return self.transform.restore(found, sizes_of(images), originals)
+        return self.transform.restore(self.infer(images), sizes_of(images), originals)
 
     def keep_above(self, score: float) -> None:
         """Nobody will look at detections of less: a head may leave them out early."""
@@ -101,9 +100,22 @@ class Detector(FeatureModel):
         """Scalar losses of a batch. maps: the neck's, fine to coarse; batch: their source."""
         raise NotImplementedError
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> Sequence[Any]:
-        """Of each image what ``finish`` takes; "boxes" inside it, in its resized pixels."""
+    def answers(self, batch: FeatureMaps) -> dict[str, Tensor]:
+        """See ``detect``."""
+        return self.detect(self._levels(batch), batch.padded)
+
+    def detect(self, maps: list[Tensor], padded: tuple[int, int]) -> dict[str, Tensor]:
+        """Candidates of a batch: boxes [B, K, 4] in its pixels, scores [B, K], labels [B, K].
+
+        padded: (H, W) that the maps cover. ``of_each`` answers of each image what ``finish`` takes;
+        "boxes" inside it.
+        """
         raise NotImplementedError
+
+    def thinned(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``detect``'s answer after NMS, in fixed shapes: score -1 where there is nothing. (Heads
+        without NMS answer it as it is.)"""
+        return found
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ...backbones.batching import FeatureMaps
 from ...core.structures import Detections
 from .base import Detector, Parts, build_neck
-from .postprocess import Candidates, choose, cut_out
+from .postprocess import Candidates, choose, cut_out, nms_within
 
 
 class DenseDetector(Detector):
@@ -30,11 +31,13 @@ class DenseDetector(Detector):
         """Make anchors, head and box coder for levels of these strides."""
         raise NotImplementedError
 
-    def choose(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, sizes: list[tuple[int, int]]
-    ) -> list[Candidates]:
-        """Candidates [B, K, 4], [B, K], [B, K] -> the best of each image, and NMS's word."""
-        return choose(boxes, scores, labels, sizes, score=self.score, iou=self.nms)
+    def of_each(self, answers: dict[str, Tensor], batch: FeatureMaps) -> list[Candidates]:
+        """The best candidates of each image, and NMS's word."""
+        return choose(answers, batch.sizes, score=self.score, iou=self.nms)
+
+    def thinned(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The ``limit`` best that NMS keeps, by steps that every runtime knows."""
+        return nms_within(found, iou=self.nms, limit=self.limit)
 
     def keep_above(self, score: float) -> None:
         """A floor before NMS."""

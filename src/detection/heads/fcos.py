@@ -15,7 +15,7 @@ from .anchors import AnchorGrid
 from .boxes import areas, decode_sides, encode_sides, giou_loss
 from .dense import DenseDetector
 from .matching import BACKGROUND, focal_loss_sums, global_mean_count, matched_targets
-from .postprocess import Candidates, take, top_per_level
+from .postprocess import take, top_per_level
 from .retinanet import group_norm
 
 
@@ -112,10 +112,10 @@ class FCOS(DenseDetector):
             "bbox_ctrness": torch.where(found, centre_loss, 0.0).sum() / count,
         }
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Candidates]:
+    def detect(self, maps: list[Tensor], padded: tuple[int, int]) -> dict[str, Tensor]:
         distances, logits, centreness = self.head(maps)
         anchors, counts = self.anchors(maps), self.anchors.per_level(maps)
-        return self.select(distances, logits, centreness, anchors, counts, batch.sizes)
+        return self.select(distances, logits, centreness, anchors, counts)
 
     def select(
         self,
@@ -124,16 +124,10 @@ class FCOS(DenseDetector):
         centreness: Tensor,
         anchors: Tensor,
         counts: list[int],
-        sizes: list[tuple[int, int]],
-    ) -> list[Candidates]:
+    ) -> dict[str, Tensor]:
         """Head outputs -> candidates; counts: anchors of each level. torchvision's rules."""
         scores = (logits.sigmoid() * centreness.sigmoid().unsqueeze(2)).sqrt()
         values, flat = top_per_level(scores, counts, self.candidates)
         index = torch.div(flat, logits.shape[2], rounding_mode="floor")
         boxes = decode_sides(take(distances, index), anchors[index])
-        return self.choose(
-            boxes,
-            values,
-            flat % logits.shape[2] + 1,
-            sizes,
-        )
+        return {"boxes": boxes, "scores": values, "labels": flat % logits.shape[2] + 1}

@@ -59,20 +59,16 @@ def top_per_class(scores: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def choose(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    sizes: Sequence[tuple[int, int]],
-    *,
-    score: float,
-    iou: float,
+    found: dict[str, Tensor], sizes: Sequence[tuple[int, int]], *, score: float, iou: float
 ) -> list[Candidates]:
-    """Candidates [B, K, 4], [B, K], [B, K] -> the ``MOST`` best of each image, and NMS's word.
+    """boxes [B, K, 4], scores [B, K], labels [B, K] -> the ``MOST`` best of each image, and NMS's
+    word.
 
     Scores at or below ``score`` go, boxes are clipped to the image (height, width), boxes
     without area (those in the padding) go. On a GPU NMS within each class follows here, on the
     CPU in ``cut_out``, where it costs less.
     """
+    boxes, scores, labels = found["boxes"], found["scores"], found["labels"]
     edges = upload([[w, h, w, h] for h, w in sizes], boxes)
     boxes = torch.minimum(boxes.clamp(min=0), edges[:, None])
     there = (scores > score) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
@@ -104,6 +100,16 @@ def suppressed(boxes: Tensor, labels: Tensor, there: Tensor, iou: float) -> tupl
     for _ in range(ROUNDS):
         before, kept = kept, there & ~(rivals & kept[:, None]).any(dim=2)
     return kept, (kept == before).all(dim=1)
+
+
+def nms_within(found: dict[str, Tensor], *, iou: float, limit: int) -> dict[str, Tensor]:
+    """boxes [B, K, 4], scores [B, K], labels [B, K] -> the same of the ``limit`` best that NMS
+    keeps, best first; score -1: none. In the fixed steps of ``suppressed``, for exported graphs."""
+    scores, index = found["scores"].topk(min(MOST, found["scores"].shape[1]), dim=1)
+    boxes, labels = take(found["boxes"], index), found["labels"].gather(1, index)
+    kept, _ = suppressed(boxes, labels, scores >= 0, iou)
+    scores, index = scores.where(kept, -1.0).topk(min(limit, scores.shape[1]), dim=1)
+    return {"boxes": take(boxes, index), "scores": scores, "labels": labels.gather(1, index)}
 
 
 def cut_out(found: Candidates, *, iou: float, limit: int) -> Detections:

@@ -15,7 +15,7 @@ from .anchors import AnchorGrid, cell_shapes
 from .boxes import decode, encode
 from .dense import DenseDetector
 from .matching import IGNORED, focal_loss_sums, match_anchors, matched_targets
-from .postprocess import Candidates, take, top_per_level
+from .postprocess import take, top_per_level
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -81,14 +81,13 @@ class RetinaNet(DenseDetector):
             "bbox_regression": (box_sums / count).mean(),
         }
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Candidates]:
+    def detect(self, maps: list[Tensor], padded: tuple[int, int]) -> dict[str, Tensor]:
         outputs = self.head(maps)
         return self.select(
             outputs["bbox_regression"].float(),
             outputs["cls_logits"].float(),
             self.anchors(maps),
             self.anchors.per_level(maps),
-            batch.sizes,
         )
 
     def select(
@@ -97,15 +96,10 @@ class RetinaNet(DenseDetector):
         logits: Tensor,
         anchors: Tensor,
         counts: list[int],
-        sizes: list[tuple[int, int]],
-    ) -> list[Candidates]:
+    ) -> dict[str, Tensor]:
         """Head outputs -> candidates; counts: anchors of each level. torchvision's rules."""
         values, flat = top_per_level(logits, counts, self.candidates)
         index = torch.div(flat, logits.shape[2], rounding_mode="floor")
         boxes = decode(take(offsets, index), anchors[index], self.scale)
-        return self.choose(
-            boxes,
-            values.sigmoid(),
-            flat % logits.shape[2] + 1,
-            sizes,
-        )
+        labels = flat % logits.shape[2] + 1
+        return {"boxes": boxes, "scores": values.sigmoid(), "labels": labels}

@@ -16,7 +16,7 @@ from .anchors import AnchorGrid, cell_shapes
 from .boxes import decode, encode
 from .dense import DenseDetector
 from .matching import global_mean_count, match_anchors, matched_targets
-from .postprocess import Candidates, take, top_per_class
+from .postprocess import take, top_per_class
 
 GROWTH = 2.2  # of the anchors' size from level to level: 16, 35, 77, 170, 375 pixels
 
@@ -95,19 +95,13 @@ class SSD(DenseDetector):
             "classification": torch.where(found | mined, class_loss, 0.0).sum() / count,
         }
 
-    def detect(self, maps: list[Tensor], batch: FeatureMaps) -> list[Candidates]:
+    def detect(self, maps: list[Tensor], padded: tuple[int, int]) -> dict[str, Tensor]:
         offsets, logits = self.outputs(maps)
-        return self.select(offsets, logits, self.anchors(maps), batch.sizes)
+        return self.select(offsets, logits, self.anchors(maps))
 
-    def select(
-        self, offsets: Tensor, logits: Tensor, anchors: Tensor, sizes: list[tuple[int, int]]
-    ) -> list[Candidates]:
+    def select(self, offsets: Tensor, logits: Tensor, anchors: Tensor) -> dict[str, Tensor]:
         """Head outputs -> candidates: torchvision's rules, over all classes at once."""
         scores = logits.softmax(dim=2)[..., 1:]
         values, index, labels = top_per_class(scores, self.candidates)
-        return self.choose(
-            decode(take(offsets, index), anchors[index], self.scale),
-            values,
-            labels,
-            sizes,
-        )
+        boxes = decode(take(offsets, index), anchors[index], self.scale)
+        return {"boxes": boxes, "scores": values, "labels": labels}

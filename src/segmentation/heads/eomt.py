@@ -30,6 +30,10 @@ MOST_BLOCKS = 5
 ANNEALING = 0.9  # power of the polynomial by which a block's masking fades
 
 
+# Nothing can be read off a tensor there: a run before it has done it. (torch 2.6 knows the second.)
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
 class EomtHead(MaskQueryHead):
     """See above. queries: their number (the paper: 100 for semantic, 200 for panoptic and instance
     segmentation)."""
@@ -122,6 +126,6 @@ class EomtHead(MaskQueryHead):
         if self.training:
             return [True] * len(self.masking)
         version = (id(self.masking), self.masking._version)
-        if self._known[0] != version:
+        if self._known[0] != version and not _exporting():
             self._known = version, [share > 0.5 for share in self.masking.tolist()]
         return self._known[1]

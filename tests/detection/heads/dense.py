@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from src.backbones.batching import FeatureMaps
+
 COUNTS = [16 * 16 * 3, 8 * 8 * 3]
 SIZES = [(128, 128), (118, 124)]  # some boxes are clipped, none to nothing
 
@@ -27,6 +29,12 @@ def random_outputs(columns: int, scale: float, seed: int = 1) -> Tensor:
     """[2, A, columns] normal values."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(2, sum(COUNTS), columns, generator=generator) * scale
+
+
+def finished(detector, found: dict[str, torch.Tensor]) -> list:
+    """Detections of images of SIZES, from the candidates that ``detect`` would have answered."""
+    parts = detector.of_each(found, FeatureMaps({}, SIZES, SIZES[0]))
+    return [detector.finish(one) for one in parts]
 
 
 def same_detections(ours: list, theirs: list) -> None:

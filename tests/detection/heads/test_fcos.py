@@ -8,6 +8,7 @@ from tests.detection.heads.dense import (
     COUNTS,
     SIZES,
     Body,
+    finished,
     random_boxes,
     random_outputs,
     same_detections,
@@ -49,8 +50,8 @@ class TestFCOS(HeadTester):
         theirs = reference.postprocess_detections(outputs, [split] * 2, SIZES)
         for answer in theirs:
             answer["labels"] = answer["labels"] + 1
-        found = detector.select(distances, logits, centreness.squeeze(2), anchors, COUNTS, SIZES)
-        same_detections([detector.finish(one) for one in found], theirs)
+        found = detector.select(distances, logits, centreness.squeeze(2), anchors, COUNTS)
+        same_detections(finished(detector, found), theirs)
 
     def test_loss_is_torchvisions(self):
         detector = self.build(VIT, "multi")

@@ -9,7 +9,13 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from src.core.structures import Detections
 from src.detection.heads import postprocess
-from src.detection.heads.postprocess import Candidates, choose, cut_out, suppressed
+from src.detection.heads.postprocess import (
+    Candidates,
+    choose,
+    cut_out,
+    nms_within,
+    suppressed,
+)
 from src.detection.model import build_detector
 from tests.detection.heads.tester import CONVNEXT, picture
 
@@ -27,6 +33,10 @@ def random_candidates(seed: int, count: int, classes: int = 3) -> tuple[Tensor, 
     labels = torch.randint(1, classes + 1, (3, count), generator=generator)
     boxes = torch.cat([centre - half, centre + half], dim=2)
     return boxes, torch.rand(3, count, generator=generator), labels
+
+
+def named(boxes: Tensor, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    return {"boxes": boxes, "scores": scores, "labels": labels}
 
 
 def by_torchvision(
@@ -56,7 +66,7 @@ def on_the_device(found: Candidates, iou: float) -> Candidates:
 def test_both_ways_are_torchvisions(seed, iou):
     given = random_candidates(seed, 700)
     theirs = by_torchvision(*given, score=0.1, iou=iou, limit=100)
-    found = choose(*given, SIZES, score=0.1, iou=iou)
+    found = choose(named(*given), SIZES, score=0.1, iou=iou)
     for one, other in zip(found, theirs):
         assert not one["settled"]
         device = on_the_device(one, iou)
@@ -70,7 +80,7 @@ def test_both_ways_are_torchvisions(seed, iou):
 def test_of_many_candidates_the_best_count():
     given = random_candidates(5, 3000)
     theirs = by_torchvision(*given, score=0.0, iou=0.5, limit=3000)
-    for one, other in zip(choose(*given, SIZES, score=0.0, iou=0.5), theirs):
+    for one, other in zip(choose(named(*given), SIZES, score=0.0, iou=0.5), theirs):
         mine = cut_out(one, iou=0.5, limit=3000)
         count = len(mine["scores"])
         assert 10 < count <= len(other["scores"])
@@ -83,7 +93,7 @@ def test_a_chain_longer_than_the_rounds_is_left_to_the_host(monkeypatch):
     boxes = torch.stack([x, torch.zeros(count), x + 10, torch.full((count,), 10.0)], dim=1)[None]
     scores = torch.linspace(0.9, 0.1, count)[None]
     labels = torch.ones(1, count, dtype=torch.int64)
-    (found,) = choose(boxes, scores, labels, [(400, 400)], score=0.0, iou=0.3)
+    (found,) = choose(named(boxes, scores, labels), [(400, 400)], score=0.0, iou=0.3)
     found = on_the_device(found, 0.3)
     assert not found["settled"]
     mine = cut_out(found, iou=0.3, limit=100)
@@ -96,7 +106,7 @@ def test_a_chain_longer_than_the_rounds_is_left_to_the_host(monkeypatch):
 
 def test_nothing_above_the_floor():
     given = random_candidates(1, 50)
-    for one in choose(*given, SIZES, score=1.0, iou=0.5):
+    for one in choose(named(*given), SIZES, score=1.0, iou=0.5):
         for found in (one, on_the_device(one, 0.5)):
             assert len(cut_out(found, iou=0.5, limit=10)["boxes"]) == 0
 
@@ -114,3 +124,15 @@ def test_a_floor_changes_nothing_above_it():
     count = int(wanted.sum())
     assert torch.equal(kept["boxes"][:count], whole["boxes"][wanted])
     assert (kept["scores"] >= floor - 1e-5).all()
+
+
+def test_nms_within_a_graph_is_torchvisions():
+    given = random_candidates(3, 700)
+    found = nms_within(named(*given), iou=0.5, limit=50)
+    for row, (boxes, scores, labels) in enumerate(zip(*given)):
+        best = batched_nms(boxes, scores, labels, 0.5)[:50]
+        assert torch.equal(found["boxes"][row], boxes[best])
+        assert torch.equal(found["scores"][row], scores[best])
+        assert torch.equal(found["labels"][row], labels[best])
+    alone = nms_within(named(*(one[:, :1] for one in given)), iou=0.5, limit=50)
+    assert alone["boxes"].shape == (3, 1, 4)

@@ -11,6 +11,7 @@ from tests.detection.heads.dense import (
     COUNTS,
     SIZES,
     Body,
+    finished,
     random_boxes,
     random_outputs,
     same_detections,
@@ -56,10 +57,8 @@ class TestRetinaNet(HeadTester):
         theirs = reference.postprocess_detections(outputs, [split] * 2, SIZES)
         for answer in theirs:
             answer["labels"] = answer["labels"] + 1
-        same_detections(
-            [detector.finish(c) for c in detector.select(offsets, logits, anchors, COUNTS, SIZES)],
-            theirs,
-        )
+        found = detector.select(offsets, logits, anchors, COUNTS)
+        same_detections(finished(detector, found), theirs)
 
     def test_loss_is_torchvisions(self):
         detector = self.build(VIT, "multi")

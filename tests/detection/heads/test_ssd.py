@@ -7,7 +7,14 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 from torchvision.ops import box_iou
 
-from tests.detection.heads.dense import COUNTS, SIZES, random_boxes, random_outputs, same_detections
+from tests.detection.heads.dense import (
+    COUNTS,
+    SIZES,
+    finished,
+    random_boxes,
+    random_outputs,
+    same_detections,
+)
 from tests.detection.heads.tester import CLASSES, VARIANTS, VIT, HeadTester, target
 
 
@@ -36,9 +43,7 @@ class TestSSD(HeadTester):
         offsets, logits = random_outputs(4, 0.3), random_outputs(CLASSES, 2.0, seed=2)
         outputs = {"bbox_regression": offsets, "cls_logits": logits}
         theirs = reference.postprocess_detections(outputs, [anchors] * 2, SIZES)
-        same_detections(
-            [detector.finish(c) for c in detector.select(offsets, logits, anchors, SIZES)], theirs
-        )
+        same_detections(finished(detector, detector.select(offsets, logits, anchors)), theirs)
 
     def test_loss_is_torchvisions(self):
         detector, reference = self.build(VIT, "multi"), self.torchvision()

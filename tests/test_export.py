@@ -1,0 +1,316 @@
+"""Every head as a file, run by ONNX Runtime and OpenVINO; the commands on such files; the check."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch.nn import functional as F
+
+from src.api import load
+from src.backbones.build import build_backbone
+from src.backbones.catalog import CATALOG
+from src.classification.heads.knn import KnnHead
+from src.classification.model import build_classifier
+from src.classification.settings import TrainClassifier
+from src.classification.train import train as train_classifier
+from src.core.cli import parse
+from src.core.errors import UserError
+from src.data.common.images import read_image
+from src.depth.heads.base import Range
+from src.depth.model import build_depther
+from src.detection.heads.postprocess import nms_within
+from src.detection.infer import infer_images, infer_video
+from src.detection.model import build_detector
+from src.detection.settings import InferDetectionImage, InferDetectionVideo
+from src.evaluate import EvaluateOptions, evaluate
+from src.export import SUFFIX, ExportModelOptions, export_model, main, verify
+from src.predict.runtimes.check import compare_exported, how_far_apart
+from src.predict.runtimes.description import read_description
+from src.predict.runtimes.gathers import sample_by_gathers, without_grid_sample
+from src.predict.runtimes.opening import open_session
+from src.predict.runtimes.sessions import OnnxSession, OpenVinoSession
+from src.predict.runtimes.writers import Graph, write_exported
+from src.segmentation.model import build_segmenter
+from tests.features.test_cached_tasks import draw
+from tests.features.test_cached_tasks import run as train_task
+from tests.predict.helpers import make_video, moving
+
+CPU = torch.device("cpu")
+SIDE = 64
+HEADS = [
+    *[("detection", head) for head in ("atss", "ssd", "retinanet", "fcos", "deimv2")],
+    *[("segmentation", h) for h in ("linear", "conv", "fpn", "dpt", "queries", "eomt")],
+    *[("depth", head) for head in ("linear", "dpt")],
+    *[("classification", head) for head in ("linear", "attentive", "knn", "logistic")],
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    """dinov3_vitt16 with fewer blocks (a blocks' graph is much the same as the next one's, and
+    takes a second): two, or as many as EoMT takes and one."""
+    build_backbone("dinov3_vitt16")  # imports the table
+    table = sys.modules["dino_timm.architectures"].ARCHITECTURES
+    with pytest.MonkeyPatch.context() as patch:
+
+        def blocks(count: int) -> None:
+            taps = (0, count - 1)
+            spec = replace(CATALOG["dinov3_vitt16"], depths=(count,), taps=taps)
+            patch.setitem(CATALOG._entries, "dinov3_vitt16", spec)
+            row = replace(table["dinov3_vitt16"], depths=(count,))
+            patch.setitem(table, "dinov3_vitt16", row)
+
+        blocks(2)
+        yield blocks
+
+
+def build(task: str, head: str) -> Any:
+    torch.manual_seed(0)
+    if task == "detection":
+        return build_detector("dinov3_vitt16", 3, head=head, channels=32).eval()
+    if task == "segmentation":
+        return build_segmenter("dinov3_vitt16", 3, head=head, channels=32).eval()
+    if task == "depth":
+        span = Range(bins=16)
+        return build_depther("dinov3_vitt16", head=head, span=span, channels=32).eval()
+    model = build_classifier("dinov3_vitt16", 3, head=head)
+    if isinstance(model.head, KnnHead):
+        model.head.fit(torch.randn(30, 192), torch.arange(30) % 3)
+        model.head.choose(5)
+    return model.eval()
+
+
+def noise(seed: int, count: int = 1) -> torch.Tensor:
+    return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("task", "head"), HEADS, ids=["-".join(pair) for pair in HEADS])
+def test_every_head_in_both_runtimes(task, head, tmp_path, shallow):
+    shallow(6 if head == "eomt" else 2)
+    model = build(task, head)
+    with torch.inference_mode():
+        names = list(model.whole(noise(0)))
+    path = tmp_path / "model.onnx"
+    write_exported(Graph(model, names), noise(0), path, "onnx", "{}")
+    told = {"input": {"shape": [1, 3, SIDE, SIDE]}, "outputs": dict.fromkeys(names, "")}
+    images = noise(1, 2)
+    with torch.inference_mode():
+        wanted = model.whole(images)
+    for kind in (OnnxSession, OpenVinoSession):  # OpenVINO reads ONNX files as well
+        found = kind(path, told, CPU)(images)
+        for row in range(2):
+            one, other = ({n: v[row : row + 1] for n, v in s.items()} for s in (found, wanted))
+            for what, value in how_far_apart(task, one, other, SIDE).items():
+                assert value > 0.99 if what.startswith("share of the 50") else value < 1e-4, what
+
+
+@pytest.fixture(scope="module")
+def runs(shallow, tmp_path_factory) -> Path:
+    """A run of each task on nine pictures, in folders of the tasks' names."""
+    shallow(2)
+    root = draw(tmp_path_factory.mktemp("export"))
+    more = {"detection": ["--head", "atss"]}
+    for task in ("detection", "segmentation", "depth"):
+        flags = ["--cache-features", "--epochs", 1, "--resize", "stretch", *more.get(task, [])]
+        train_task(root, task, task, *flags)
+    for split in ("train", "valid"):
+        for number, path in enumerate(sorted((root / split / "images").iterdir())):
+            place = root / f"{split}_classes" / "ab"[number % 2] / path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+    words = ["--train-dir", root / "train_classes", "--valid-dir", root / "valid_classes"]
+    words += ["--out-dir", root / "classification", "--imgsz", 64, "--workers", 0, "--epochs", 1]
+    words += ["--model-name", "dinov3_vitt16", "--weights", "none", "--cache-features"]
+    words += ["--cache-dir", root / "kept", "--resize", "stretch", "--skip-check"]
+    train_classifier(parse(TrainClassifier, [str(word) for word in words]))
+    return root
+
+
+def options(model: Path, *flags: object) -> ExportModelOptions:
+    return parse(ExportModelOptions, ["--model", str(model), *map(str, flags)])
+
+
+@pytest.fixture(scope="module")
+def files(runs) -> dict[str, Path]:
+    """Each run's best model as an ONNX file, checked."""
+    found = {}
+    for task in ("detection", "segmentation", "depth", "classification"):
+        assert export_model(options(runs / task)) == 0
+        found[task] = runs / task / "best_model_64x64.onnx"
+    return found
+
+
+def plain(result: Any) -> Any:
+    return json.loads(json.dumps(result.to_dict()))
+
+
+def close(one: Any, other: Any) -> None:
+    """Equal but for the last digits."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            close(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for pair in zip(one, other):
+            close(*pair)
+    else:
+        assert one == (pytest.approx(other, rel=1e-3, abs=1e-3) if type(one) is float else other)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation", "depth", "classification"])
+def test_files_are_models(task, runs, files, tmp_path):
+    """From Python and in src.evaluate, with what a checkpoint answers."""
+    threshold = {"threshold": 0.01} if task == "detection" else {}
+    pictures = runs / "valid" / "images"
+    answers = [
+        load(one, device="cpu", **threshold).predict(pictures) for one in (files[task], runs / task)
+    ]
+    for one, other in zip(*answers):
+        close(plain(one), plain(other))
+    scores = []
+    for name, model in (("file", files[task]), ("run", runs / task)):
+        words = ["--model", model, "--out-dir", tmp_path / name, "--workers", 0]
+        told = evaluate(parse(EvaluateOptions, [*map(str, words), "--device", "cpu"]))
+        scores.append({k: v for k, v in told.items() if k not in ("model", "data")})
+    close(*scores)
+
+
+def test_commands_on_a_file(runs, files, tmp_path):
+    """Pictures of any shape and a video: the canvas is the file's."""
+    flags = ["--model", files["detection"], "--threshold", 0.01, "--device", "cpu"]
+    words = [*flags, "--input", runs / "train" / "images", "--out-dir", tmp_path / "images"]
+    assert infer_images(parse(InferDetectionImage, [str(word) for word in words])) == 0
+    told = json.loads((tmp_path / "images" / "images.json").read_text())["images"]
+    assert [(one["height"], one["width"]) for one in told[:3]] == [(40, 64), (64, 40), (50, 50)]
+    video = make_video(tmp_path / "moving.mp4", moving(3))
+    words = [*flags, "--input", video, "--out-dir", tmp_path / "video", "--batch", 2]
+    assert infer_video(parse(InferDetectionVideo, [str(word) for word in words])) == 0
+    assert (tmp_path / "video" / "moving_detections.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["openvino", "torchscript", "pt2"])
+def test_other_formats(kind, runs, files):
+    path = files["classification"].with_suffix(SUFFIX[kind])
+    assert export_model(options(runs / "classification", "--format", kind)) == 0
+    picture = runs / "valid" / "images" / "0.png"
+    one, other = (load(model, device="cpu").predict(picture) for model in (path, path.parent))
+    close(plain(one), plain(other))
+
+
+def test_nms_inside(runs, tmp_path):
+    path = tmp_path / "inside.onnx"
+    assert export_model(options(runs / "detection", "--nms", "--out", path)) == 0
+    found = onnxruntime.InferenceSession(path).run(None, {"images": noise(2).numpy()})
+    boxes, scores, labels = (torch.from_numpy(value)[0] for value in found)
+    assert len(boxes) == 86 and (scores[:-1] >= scores[1:]).all()  # anchors of 64x64; at most 100
+    before = {"boxes": boxes[None], "scores": scores[None], "labels": labels[None]}
+    again = nms_within(before, iou=0.45, limit=100)  # nothing is left for it to do
+    assert torch.equal(again["scores"][0], scores)
+
+
+def test_what_the_file_says(files):
+    """All that a foreign program needs, and no number that JSON does not know."""
+    for task, path in files.items():
+        text = onnx.load(path).metadata_props[0].value
+        told = json.loads(text, parse_constant=lambda word: pytest.fail(word))
+        assert told["task"] == task and told["image_size"] == [64, 64]
+        assert told["resize"] == "stretch" and told["input"]["shape"] == [1, 3, 64, 64]
+        assert told["input"]["mean"] == [0.485, 0.456, 0.406]
+        assert "threshold" in told or task != "detection"
+
+
+def test_another_size_is_refused(files, tmp_path):
+    session = onnxruntime.InferenceSession(files["segmentation"])
+    with pytest.raises(Exception, match="Got: 80 Expected: 64"):
+        session.run(None, {"images": np.zeros((1, 3, 64, 80), np.float32)})
+    with pytest.raises(UserError, match=r"exported for --imgsz 64 64 alone"):
+        load(files["segmentation"], device="cpu", imgsz=[96, 64])
+    with pytest.raises(UserError, match=r"at most 64x64, and one came as 80x64"):
+        wide = np.zeros((64, 80, 3), np.uint8)
+        load(files["depth"], device="cpu", resize="short").predict(wide)
+    with pytest.raises(UserError, match="--precision bf16"):
+        load(files["depth"], device="cpu", precision="bf16")
+
+
+def test_the_check_fails_on_another_weight(runs, files, tmp_path, caplog, capsys):
+    """One weight of the file is changed: it says where it departs, and the file stays."""
+    caplog.set_level("INFO")
+    for task in ("segmentation", "detection"):
+        content = onnx.load(files[task])
+        weights = max(content.graph.initializer, key=lambda one: len(one.raw_data))
+        values = onnx.numpy_helper.to_array(weights).copy()
+        values.flat[0] += 50
+        weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+        path = tmp_path / f"{task}.onnx"
+        onnx.save(content, path)
+        assert verify(options(runs / task), files[task])
+        assert "ok" in caplog.text and "DEPARTS" not in caplog.text
+        assert not verify(options(runs / task), path)
+        assert "DEPARTS" in caplog.text and "was left in place" in caplog.text
+        assert path.is_file()
+        caplog.clear()
+    with pytest.raises(SystemExit) as ended:  # so small a tolerance fails as well
+        words = ["--model", runs / "classification", "--tolerance", 1e-12]
+        main([str(word) for word in [*words, "--out", tmp_path / "strict.onnx"]])
+    assert ended.value.code == 1 and (tmp_path / "strict.onnx").is_file()
+
+
+def test_it_is_checked_on_the_users_images(runs, tmp_path, caplog):
+    """--images, else the run's validation images, else drawn ones."""
+    caplog.set_level("INFO")
+    told = read_description(runs / "depth" / "best_model_64x64.onnx")
+    predictor = load(runs / "depth", device="cpu").predictor
+    session = open_session(runs / "depth" / "best_model_64x64.onnx", told, CPU)
+    pictures = [read_image(path) for path in sorted((runs / "train" / "images").iterdir())]
+    (figure,) = compare_exported(
+        "depth", predictor, session, predictor._inner.whole, pictures, 1e-3
+    )
+    assert figure.good and figure.found > 0
+    path = runs / "depth" / "best_model_64x64.onnx"
+    assert verify(options(runs / "depth", "--images", runs / "train" / "images"), path)
+    assert verify(options(runs / "depth"), path)
+    assert "6 images (--images)" in caplog.text
+    assert f"3 images ({runs / 'valid' / 'images'})" in caplog.text
+
+
+def test_mistakes_are_one_message(runs, files, tmp_path):
+    with pytest.raises(UserError, match="TensorRT is not installed: pip install tensorrt"):
+        export_model(options(runs / "depth", "--format", "tensorrt"))
+    with pytest.raises(UserError, match="is exported already"):
+        export_model(options(files["depth"]))
+    with pytest.raises(UserError, match="depth with the head linear has no NMS"):
+        export_model(options(runs / "depth", "--nms"))
+    with pytest.raises(UserError, match=r"a file of onnx ends in \.onnx"):
+        export_model(options(runs / "depth", "--out", tmp_path / "a.xml"))
+    with pytest.raises(UserError, match="is a model of depth, and this is detection"):
+        words = ["--model", str(files["depth"]), "--input", "x", "--out-dir", str(tmp_path)]
+        infer_images(parse(InferDetectionImage, words))
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(files["depth"].read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be read as onnx"):
+        load(broken)
+    content = onnx.load(files["depth"])
+    del content.metadata_props[:]
+    onnx.save(content, broken)
+    with pytest.raises(UserError, match="does not say what it is"):
+        load(broken)
+
+
+def test_gathers_are_grid_sample():
+    maps, grid = torch.randn(2, 5, 7, 9), torch.rand(2, 4, 6, 2) * 3 - 1.5
+    wanted = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    with without_grid_sample():
+        assert F.grid_sample is sample_by_gathers
+        found = F.grid_sample(maps, grid, align_corners=False)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert F.grid_sample is not sample_by_gathers
