@@ -12,7 +12,7 @@ import torch
 
 from ...core.errors import UserError
 from ...core.files import atomic_path
-from .model import open_yolo
+from .model import input_side, open_yolo
 from .settings import ExportYolo
 
 log = logging.getLogger(__name__)
@@ -27,16 +27,17 @@ def export_yolo(options: ExportYolo) -> Path:
             __import__(package)
         except ImportError:
             raise UserError(f"export needs: pip install {package}") from None
-    if options.imgsz % 32:
-        raise UserError(f"--imgsz {options.imgsz}: give a multiple of 32")
     yolo = open_yolo(options.model)
+    side = input_side(yolo, options.imgsz)
+    if side % 32:
+        raise UserError(f"--imgsz {side}: the exported input is a square of a multiple of 32")
     network = copy.deepcopy(yolo.model).float().eval()
-    made = Path(yolo.export(format="onnx", imgsz=options.imgsz, simplify=False, device="cpu"))
+    made = Path(yolo.export(format="onnx", imgsz=side, simplify=False, device="cpu"))
     out = options.out or made
     if out != made:
         with atomic_path(out) as temporary:
             shutil.move(made, temporary)
-    images = np.random.default_rng(0).random((1, 3, options.imgsz, options.imgsz), np.float32)
+    images = np.random.default_rng(0).random((1, 3, side, side), np.float32)
     worst = _difference(network, out, images)
     if not worst <= TOLERANCE:
         raise UserError(f"{out} answers otherwise than the network: by up to {worst:g}")

@@ -84,6 +84,7 @@ class YoloDetector(nn.Module):
                 self.threshold,
                 self.nms,
                 max_det=300,
+                max_time_img=60,  # seconds: at its own 0.05 a slow machine would drop images
                 nc=len(self.network.names),
                 end2end=getattr(self.network, "end2end", False),
             )
@@ -107,19 +108,24 @@ class YoloPredictor(Predictor[Detections]):
 
 
 def yolo_predictor(
-    yolo: Any, imgsz: int, device: torch.device, *, batch: int, **how: Any
+    yolo: Any, imgsz: int | None, device: torch.device, *, batch: int | None, **how: Any
 ) -> YoloPredictor:
-    """how: threshold, nms, half."""
-    kind = "cuda" if device.type == "cuda" else "cpu"
+    """imgsz: the longer side (default: training's); how: threshold, nms, half."""
+    side = input_side(yolo, imgsz)
     return YoloPredictor(
         YoloDetector(yolo, **how),
-        Size(imgsz, imgsz),
+        Size(side, side),
         "fit",
         postprocess=rescale_detections,
-        device=str(device) if kind == "cuda" else kind,
+        device=str(device),
         precision="32",
         batch=batch,
     )
+
+
+def input_side(yolo: Any, given: int | None) -> int:
+    """--imgsz, or the side that the network was trained with."""
+    return given or int(yolo.overrides.get("imgsz", 640))
 
 
 def class_names(yolo: Any) -> list[str]:

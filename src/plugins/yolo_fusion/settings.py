@@ -37,8 +37,6 @@ class DeviceOptions(CommandSettings):
     """Device."""
 
     device: str = option("auto", help="auto, cpu, or GPUs by their numbers: 0 or 0,1")
-    imgsz: int = option(640, ge=32, help="longer side of the input, in pixels")
-    batch: int = option(16, ge=1, flags=["-b"], help="images a step, over all GPUs together")
 
 
 class TrainingRecipe(YoloData, DeviceOptions):
@@ -55,6 +53,8 @@ class TrainingRecipe(YoloData, DeviceOptions):
         help="its weights: a file name in the weights folder, a path, 'pretrained' (from the "
         "network) or 'none' (random)",
     )
+    imgsz: int = option(640, ge=32, help="longer side of the input, in pixels")
+    batch: int = option(16, ge=1, flags=["-b"], help="images a step, over all GPUs together")
     epochs: int = option(100, ge=1, flags=["-e"], help="number of epochs")
     workers: int = option(8, ge=0, help="processes that load data (on a CPU there are none)")
     set: list[str] = option(
@@ -112,9 +112,20 @@ class TrainedOptions(CommandSettings):
     """The trained network."""
 
     model: Path = option(..., flags=["-m"], help="best.pt of a training, or the run's folder")
+    imgsz: int | None = option(
+        None, ge=32, help="longer side of the input, in pixels (default: training's)"
+    )
 
 
-class ValYolo(TrainedOptions, YoloData, DeviceOptions):
+class UseOptions(TrainedOptions, DeviceOptions):
+    """The trained network."""
+
+    batch: int | None = option(
+        None, ge=1, flags=["-b"], help="images at once (default: 16 on a GPU, 4 on the CPU)"
+    )
+
+
+class ValYolo(UseOptions, YoloData):
     """Score a trained YOLO: ultralytics' figures, and COCO's as this project has them."""
 
     split: Literal["train", "valid", "test"] = option("valid", help="which split of the data")
@@ -125,7 +136,7 @@ def _as_list(value: Any) -> Any:
     return [str(value)] if isinstance(value, (str, Path)) else value
 
 
-class PredictYolo(TrainedOptions, DeviceOptions):
+class PredictYolo(UseOptions):
     """Annotate images or a video, with this project's drawing and result files."""
 
     input: Annotated[list[str], BeforeValidator(_as_list)] = option(
@@ -143,7 +154,6 @@ class PredictYolo(TrainedOptions, DeviceOptions):
 class ExportYolo(TrainedOptions):
     """Write a trained YOLO, DINO inside, as ONNX, and compare it on a picture of noise."""
 
-    imgsz: int = option(640, ge=32, help="side of the square input, in pixels: it is fixed")
     out: Path | None = option(None, help="file to write (default: beside the model)")
 
 

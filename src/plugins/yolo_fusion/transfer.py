@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import UserError
 from .context import DinoContext
 from .graph import plain_places
 
@@ -25,11 +26,15 @@ def take_weights(model: Any, source: Any) -> None:
 
     Of a plain YOLO into a fused one, every tensor is taken: those whose input has grown by the
     context get 0 for it, so that the fused network starts as the plain one. A fused source brings
-    its backbone's fingerprint.
+    its backbone's fingerprint; UserError when it has another context or backbone.
     """
     ours, theirs = context_of(model), context_of(source)
-    if ours is not None and theirs is not None:
-        ours.dino = theirs.dino
+    if theirs is not None:
+        kind, wanted = (f"{c.context} of {c.dino.name}" if c else "none" for c in (theirs, ours))
+        if kind != wanted:
+            raise UserError(f"the network to start from has the context {kind}, not {wanted}")
+        if ours is not None and ours.dino.weights == theirs.dino.weights:
+            ours.dino = theirs.dino
     if ours is None or theirs is not None:
         model.load(source)
         return

@@ -11,8 +11,16 @@ from ...core.paths import output_folder
 from ...data.common.listing import Split
 from ...detection.evaluate import figures_table
 from ...detection.evaluation import predict_images, score
+from ...engine.precision import choose_batch
 from .data import THEIRS, box_dataset, data_yaml, records_of
-from .model import class_names, device_argument, open_yolo, torch_device, yolo_predictor
+from .model import (
+    class_names,
+    device_argument,
+    input_side,
+    open_yolo,
+    torch_device,
+    yolo_predictor,
+)
 from .settings import ValYolo
 
 log = logging.getLogger(__name__)
@@ -30,8 +38,8 @@ def validate_yolo(options: ValYolo) -> dict[str, Any]:
     metrics = yolo.val(
         data=str(data.resolve()),
         split=THEIRS[options.split],
-        imgsz=options.imgsz,
-        batch=options.batch,
+        imgsz=input_side(yolo, options.imgsz),
+        batch=choose_batch(options.batch, torch_device(options.device)),
         device=device.split(",")[0],
         project=str(folder.resolve()),
         name="plots",

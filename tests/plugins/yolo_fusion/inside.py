@@ -29,7 +29,7 @@ from src.plugins.yolo_fusion.__main__ import main  # noqa: E402
 from src.plugins.yolo_fusion.context import DinoContext  # noqa: E402
 from src.plugins.yolo_fusion.dino import FrozenDino  # noqa: E402
 from src.plugins.yolo_fusion.distill import DistilledModel, plain_model  # noqa: E402
-from src.plugins.yolo_fusion.graph import FAMILIES, fused_graph, plain_graph  # noqa: E402
+from src.plugins.yolo_fusion.graph import fused_graph, plain_graph  # noqa: E402
 from src.plugins.yolo_fusion.model import open_yolo  # noqa: E402
 from src.plugins.yolo_fusion.transfer import context_of, take_weights  # noqa: E402
 
@@ -93,7 +93,7 @@ def trained(tmp_path_factory, data_words, plain_file):
     return folder
 
 
-@pytest.mark.parametrize("yolo", [family + scale for family in FAMILIES for scale in "nslmx"])
+@pytest.mark.parametrize("yolo", ["yolov8n", "yolov8x", "yolo11m", "yolo26l"])
 def test_the_context_is_as_wide_as_the_map_it_joins(yolo):
     graph = fused_graph(yolo, dino("multi"))
     with torch.device("meta"):
@@ -110,7 +110,6 @@ def test_the_context_is_as_wide_as_the_map_it_joins(yolo):
     ("yolo", "context", "wide", "new"),
     [
         ("yolov8n", "global", 2, 2),
-        ("yolov8n", "patch", 2, 2),
         ("yolov8n", "multi", 3, 4),
         ("yolo11n", "multi", 3, 4),
         ("yolo26n", "global", 2, 2),
@@ -127,13 +126,19 @@ def test_a_fused_network_starts_as_the_plain_one(yolo, context, wide, new, caplo
     assert f"{wide} are widened" in caplog.text and f"{new} are new" in caplog.text
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        ours, theirs = (model.eval()(images)[0] for model in (fused, plain))
-        assert torch.allclose(ours, theirs, atol=2e-4)
-        for part in fused.modules():
-            if isinstance(part, torch.nn.Conv2d):
-                part.weight.add_(0.01)  # the context counts as soon as it is learnt
-        different = torch.rand(2, 3, 64, 96)
-        assert not torch.allclose(fused(images)[0], fused(different)[0])
+        truth = answers(plain, images)
+        assert torch.allclose(answers(fused, images), truth, atol=1e-3)
+        for name, value in fused.named_parameters():  # the context counts as soon as it is learnt
+            if name.endswith(".cv1.conv.weight"):
+                value[value == 0] = 0.1
+        assert not torch.allclose(answers(fused, images), truth, atol=0.1)
+
+
+def answers(model, images):
+    """Boxes and scores of each cell, norms by the batch: untrained statistics say nothing."""
+    found = model.train()(images)
+    found = found.get("one2many", found)
+    return torch.cat([found["boxes"], found["scores"]], dim=1)
 
 
 def test_frozen_means_absent():
@@ -155,6 +160,15 @@ def test_frozen_means_absent():
     sum(value.sum() for value in found["feats"]).backward()
     assert all(value.grad is None for value in backbone.parameters())
     assert not backbone.training
+
+
+def test_another_context_to_start_from_is_refused():
+    source, model = (
+        DetectionModel(fused_graph("yolov8n", dino(context)), nc=3, verbose=False)
+        for context in ("global", "multi")
+    )
+    with pytest.raises(UserError, match="the context global of dinov3_convnext_atto, not multi"):
+        take_weights(model, source)
 
 
 def test_other_weights_are_told():
@@ -208,8 +222,6 @@ def test_training_stops_goes_on_and_is_complete(trained):
     model = open_yolo(trained).model
     assert model.names == {0: "circle", 1: "square", 2: "triangle", 3: "cross"}
     assert context_of(model).dino.expected
-    names = zipfile.ZipFile(trained / "train/weights/best.pt").namelist()
-    assert names
     assert (trained / "train/weights/best.pt").stat().st_size < 8e6
     command("train", "--config", PROJECT / "detection_configs/demo.yaml", *SMALL, "--out-dir",
             trained, code=2)  # fmt: skip
@@ -246,7 +258,7 @@ def test_scored_used_and_exported(trained, data_words, tmp_path):
 
 def test_a_fresh_process_opens_it_and_elsewhere_it_says_what_is_missing(trained, tmp_path):
     code = f"""
-import sys
+import sys, torch
 from ultralytics import YOLO
 file = {str(trained / "train/weights/best.pt")!r}
 try:
@@ -254,19 +266,17 @@ try:
 except AttributeError as error:
     print(error)
 sys.path.insert(0, {str(PROJECT)!r})
-picture = {str(PROJECT / "docs/images/bccd_detections.jpg")!r}
-found = YOLO(file).predict(picture, imgsz=64, device="cpu")
-print(len(found), "read")
+print(YOLO(file).model(torch.zeros(1, 3, 64, 64))[0].shape)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert "no attribute 'install_dino_stack_to_open_this_model'" in done.stdout
-    assert "1 read" in done.stdout
+    assert "torch.Size([1, 8, 84])" in done.stdout
 
 
-def test_a_distilled_network_learns_from_the_teacher_and_forgets_it(data_words, tmp_path):
+def test_a_distilled_network_learns_from_the_teacher():
     graph = {**plain_graph("yolov8n"), "distill": {**ATTO, "weight": 1.0}}
     model = DistilledModel(graph, nc=3, verbose=False).train()
     model.args = ultralytics.cfg.get_cfg()
@@ -276,32 +286,34 @@ def test_a_distilled_network_learns_from_the_teacher_and_forgets_it(data_words, 
     total.sum().backward()
     assert {"box_loss", "distill_loss"} <= set(items)
     assert float(model.distiller.project.weight.grad.abs().sum()) > 0
-    assert model.state_dict().keys() - plain_model(model).state_dict().keys()
-    folder = tmp_path / "distilled"
-    words = ["--context", "none", "--distill", 1, "--epochs", 1, "--out-dir", folder]
-    command("train", *data_words, *SMALL, *words)
-    file = folder / "train/weights/best.pt"
+    backbone = model.teacher.load(torch.device("cpu")).backbone
+    assert all(value.grad is None for value in backbone.parameters())
+    before = set(model.state_dict())
+    parts = {"queue", "filled", "project.weight", "project.bias"}
+    assert before - set(plain_model(model).state_dict()) == {f"distiller.{one}" for one in parts}
+
+
+def test_compare_makes_a_table_of_pairs_and_distilled_files_are_plain(data_words, tmp_path):
+    folder = tmp_path / "compared"
+    words = ["compare", *data_words, *SMALL, "--epochs", 1, "--settings", "plain", "distilled"]
+    words += ["--seeds", 0, "--mosaic", "off", "--out-dir", folder]
+    command(*words)
+    results = json.loads((folder / "results.json").read_text())
+    rows = results["rows"]["no mosaic"]
+    assert rows["distilled"]["parameters"] == rows["plain"]["parameters"]
+    assert rows["distilled"]["to plain"][0] == pytest.approx(
+        rows["distilled"]["mAP50"][0] - rows["plain"]["mAP50"][0]
+    )
+    text = (folder / "table.md").read_text()
+    assert "RANDOM weights" in text and "| distilled |" in text and ".271 -> .434" in text
+    assert (folder / "paired_no_mosaic.png").is_file()
+    run = folder / "runs/distilled_no_mosaic_0"
+    assert "train/distill_loss" in (run / "train/results.csv").read_text()
+    file = run / "train/weights/best.pt"
     with zipfile.ZipFile(file) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith("data.pkl")]
         assert b"yolo_fusion" not in archive.read(name)  # opens wherever ultralytics is
     assert type(YOLO(str(file)).model) is DetectionModel
-    assert "train/distill_loss" in (folder / "train/results.csv").read_text()
-
-
-def test_compare_makes_a_table_of_pairs(data_words, tmp_path):
-    words = ["compare", *data_words, *SMALL, "--epochs", 1, "--settings", "plain", "zeroed"]
-    words += ["--seeds", 0, "--mosaic", "off", "--out-dir", tmp_path / "compared"]
-    command(*words)
-    results = json.loads((tmp_path / "compared/results.json").read_text())
-    rows = results["rows"]["no mosaic"]
-    assert rows["zeroed"]["with DINO"] > rows["zeroed"]["parameters"] > rows["plain"]["parameters"]
-    assert rows["zeroed"]["to plain"][0] == pytest.approx(
-        rows["zeroed"]["mAP50"][0] - rows["plain"]["mAP50"][0]
-    )
-    text = (tmp_path / "compared/table.md").read_text()
-    assert "RANDOM weights" in text and "| zeroed |" in text and ".271 -> .434" in text
-    assert (tmp_path / "compared/paired_no_mosaic.png").is_file()
-    file = tmp_path / "compared/runs/plain_no_mosaic_0/result.json"
-    stamp = file.stat().st_mtime_ns
+    stamp = (run / "result.json").stat().st_mtime_ns
     command(*words)  # nothing is trained again
-    assert file.stat().st_mtime_ns == stamp
+    assert (run / "result.json").stat().st_mtime_ns == stamp
