@@ -123,7 +123,8 @@ def load_models(options: InferMulti) -> dict[str, Model]:
             task = read_model(path)["task"]
             known = tasks()[task].predict_options.model_fields
             taken = {name: value for name, value in given.items() if name in known}
-            taken.pop("save_arrays", None)
+            for name in ("save_arrays", *(["threshold"] if task != "detection" else [])):
+                taken.pop(name, None)
             unused -= set(taken)
             count = sum(model.task == task for model in found.values())
             found[f"{task}_{count + 1}" if count else task] = load(path, **taken)

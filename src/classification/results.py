@@ -81,6 +81,10 @@ class ClassificationResult(Result):
         """The image with the names of its five most probable classes."""
         return draw_top(self.image, self.top())
 
+    def draw_over(self, picture: np.ndarray) -> np.ndarray:
+        """See Result; in the lower left corner, where no legend of classes is."""
+        return draw_top(picture, self.top(), low=True)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The probabilities."""
         return {"probabilities": self.probabilities}
@@ -96,7 +100,7 @@ class ClassificationResult(Result):
         )
 
 
-def draw_top(image: np.ndarray, ranking: Sequence[dict[str, Any]]) -> np.ndarray:
-    """The image with a line for each of ``top``'s entries."""
+def draw_top(image: np.ndarray, ranking: Sequence[dict[str, Any]], low: bool = False) -> np.ndarray:
+    """The image with a line for each of ``top``'s entries (see ``draw_ranking``)."""
     lines = [f"{one['name']} {one['probability']:.2f}" for one in ranking]
-    return draw_ranking(image, lines, [one["class"] + 1 for one in ranking])
+    return draw_ranking(image, lines, [one["class"] + 1 for one in ranking], low)

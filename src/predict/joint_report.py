@@ -8,7 +8,6 @@ id, file_name, width, height and ``results``, by the models' names what each tas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ class JointReport(Report):
         found = {name: result_of(image, answer) for (name, result_of), answer in made}
         canvas = image
         for name in sorted(self._shown & set(found), key=lambda name: found[name].layer):
-            canvas = replace(found[name], image=canvas).draw()
+            canvas = found[name].draw_over(canvas)
         entry = {**info, "width": image.shape[1], "height": image.shape[0]}
         if self.arrays is not None:
             entry["arrays"] = {name: self._save(name, one, info) for name, one in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,6 +34,10 @@ class Result(ABC):
     @abstractmethod
     def draw(self) -> np.ndarray:
         """The annotated copy, RGB uint8 [H, W, 3]."""
+
+    def draw_over(self, picture: np.ndarray) -> np.ndarray:
+        """``draw`` on a picture of the image that other results were drawn on."""
+        return replace(self, image=picture).draw()
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:

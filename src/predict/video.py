@@ -404,7 +404,8 @@ class _VideoRun:
                     found = next(of_keys) if is_key else None
                     size = Size(frame.image.shape[1], frame.image.shape[0])
                     result = self.report.follow(found, frame.seconds, size)
-                    made = pool.submit(self.report.make, frame.image, result, self._info(frame))
+                    info = self._info(frame) | ({} if is_key else {"held": True})
+                    made = pool.submit(self.report.make, frame.image, result, info)
                     drawing.append((frame, made))
                 while len(drawing) > ahead:
                     if not finish():

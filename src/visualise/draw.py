@@ -215,19 +215,23 @@ def put_labels(
         canvas[top : top + plate.shape[0], left : left + plate.shape[1]] = plate
 
 
-def draw_ranking(image: np.ndarray, lines: Sequence[str], labels: Sequence[int]) -> np.ndarray:
+def draw_ranking(
+    image: np.ndarray, lines: Sequence[str], labels: Sequence[int], low: bool = False
+) -> np.ndarray:
     """A copy of the image with lines of text in its upper left corner, one below the other.
 
-    image: uint8 [H, W, 3]; labels: the class of each line, which gives the plate its colour.
-    Lines that would leave the image are left out.
+    image: uint8 [H, W, 3]; labels: the class of each line, which gives the plate its colour; low:
+    in the lower left corner instead. Lines that would leave the image are left out.
     """
     canvas = np.array(image, dtype=np.uint8, order="C", copy=True)
     style = _style(*canvas.shape[:2])
     _, scale, stroke = style
-    top = 0
-    for line, label in zip(lines, labels):
+    steps = []
+    for line in lines:
         _, _, height, depth = _fit_text(line, canvas.shape[1], scale, stroke)
-        step = height + depth + max(2, round(4 * scale))
+        steps.append(height + depth + max(2, round(4 * scale)))
+    top = max(0, canvas.shape[0] - sum(steps) - style[0] // 2) if low else 0
+    for line, label, step in zip(lines, labels, steps):
         if top and top + step > canvas.shape[0]:
             break
         bottom = top + step + style[0] // 2  # a label stands above its box
