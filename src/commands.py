@@ -50,6 +50,7 @@ COMMANDS: dict[str, Command] = {
     "yolo": Command(
         "plugins.yolo_fusion.__main__:main", "YOLO with DINO's context: train, val, predict ..."
     ),
+    "models": Command("models.__main__:main", "models that others published, for --model hub:NAME"),
     "evaluate": Command("evaluate:main", "figures of a checkpoint on a data set"),
     "export": Command("export:main", "a model as a file for ONNX Runtime, OpenVINO, TensorRT"),
     "compare": Command("compare:main", "runs side by side: options, figures, curves"),

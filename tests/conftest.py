@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared (real data, parity figures) is not here")
     return SHARED
+
+
+@pytest.fixture
+def serve():
+    """start(handler) -> the address of a server on loopback."""
+    servers = []
+
+    def start(handler) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -117,6 +117,15 @@ _ROWS = [
     # Of the bundled hub alone, without published weights: for demonstrations and tests.
     _v3("vitt16", 192, 12, 5.5, None),
     _next("atto", (40, 80, 160, 320), (2, 2, 6, 2), 3.4, None),
+    # DEIMv2's own, distilled from DINOv3-S: no registers (nor layer scale or final norm). Taps:
+    # https://github.com/Intellindust-AI-Lab/DEIMv2/blob/main/configs/deimv2/deimv2_dinov3_s_coco.yml
+    *[
+        BackboneSpec(name, "dinov3", (dim,), (12,), 16, (3, 7, 11), None, parameters)
+        for name, dim, parameters in (
+            ("deimv2_vitt16", 192, 5.5),
+            ("deimv2_vittplus16", 256, 9.7),
+        )
+    ],
 ]
 
 CATALOG: Registry[BackboneSpec] = Registry("backbone (--model-name)", {r.name: r for r in _ROWS})

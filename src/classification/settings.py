@@ -105,7 +105,7 @@ class InferClassifier(ImageOptions, KnownOptions):
     model: Path = option(
         ...,
         flags=["-m", "-w", "--weights"],
-        help="checkpoint of a training run: best_model.pth",
+        help="checkpoint of a training run: best_model.pth; or a published model, hub:NAME",
     )
     save_arrays: bool = option(
         False, help="write the probabilities of all classes as arrays/*.npy (float32 [C]) as well"

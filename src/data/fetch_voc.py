@@ -10,25 +10,20 @@ their masks, in flat folders, from the same archive of 2012 (fetched once for bo
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import tarfile
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..core import cli
+from ..core.download import download
 from ..core.errors import UserError
 from ..core.files import require_writable, write_text
 from .command_settings import FetchVoc
 
 log = logging.getLogger(__name__)
-
-_CHUNK = 1 << 20
-_ATTEMPTS = 4
 
 
 class Layout(NamedTuple):
@@ -89,76 +84,11 @@ def fetch(out: Path, parts: Sequence[Archive], layout: Layout = BOXES) -> Path:
             log.info("%s is already unpacked", part.filename)
             continue
         archive = base / "archives" / part.filename
-        download(part.url, archive, part.md5)
+        download(part.url, archive, f"md5:{part.md5}", "another place: --base-url")
         count = unpack(archive, part.listed, folder / part.split, layout)
         write_text(marker, f"{count}\n")
         log.info("%s: %d images to %s", part.filename, count, folder / part.split)
     return folder
-
-
-def download(url: str, path: Path, md5: str) -> None:
-    """Download with checksum; an earlier partial download is continued.
-
-    Raises UserError when the address cannot be reached or the checksum stays wrong.
-    """
-    if path.is_file() and _md5(path) == md5:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    why = ""
-    for _ in range(_ATTEMPTS):
-        try:
-            _receive(url, partial)
-        except urllib.error.HTTPError as error:
-            if error.code == 416:  # nothing is left to send: the checksum decides
-                pass
-            elif error.code < 500:
-                raise UserError(
-                    f"cannot download {url}: {error}; another place: --base-url"
-                ) from None
-            else:
-                why = str(error)
-                continue
-        except ValueError as error:  # no address at all
-            raise UserError(f"cannot download {url}: {error}; see --base-url") from None
-        except OSError as error:  # URLError, timeouts, resets
-            why = str(getattr(error, "reason", error))
-            continue
-        if _md5(partial) == md5:
-            partial.replace(path)
-            return
-        why = "the checksum is wrong"
-        partial.unlink()
-    raise UserError(
-        f"cannot download {url}: {why}; run the command again to go on, or give --base-url"
-    )
-
-
-def _receive(url: str, partial: Path) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        goes_on = answer.status == 206
-        total = int(answer.headers.get("Content-Length") or 0) + (have if goes_on else 0)
-        log.info("%s: %.0f MB%s", url, total / 1e6, f", from {have / 1e6:.0f}" if goes_on else "")
-        done, told = (have if goes_on else 0), 0
-        with open(partial, "ab" if goes_on else "wb") as file:
-            while chunk := answer.read(_CHUNK):
-                file.write(chunk)
-                done += len(chunk)
-                if total and done * 10 // total > told:
-                    told = done * 10 // total
-                    log.info("  %d %%", told * 10)
-        if total and done < total:
-            raise OSError(f"the connection ended at {done} of {total} bytes")
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def unpack(archive: Path, listed: str, folder: Path, layout: Layout = BOXES) -> int:

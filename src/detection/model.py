@@ -41,6 +41,7 @@ def build_detector(
     fine_tune: bool = False,
     channels: int | None = None,
     nms: float = 0.45,
+    deimv2_size: str | None = None,
     image_size: Size | None = None,
     resize: ResizeMode | None = None,
     mean: Sequence[float] | None = None,
@@ -50,7 +51,8 @@ def build_detector(
     """A detector for training or inference (see ``src.detection.heads.base.Detector``).
 
     num_classes counts the background (len(CLASSES)); channels: width of the pyramid, or of the
-    one map of ``last`` (default: ``pyramid_channels``). With image_size and resize the model
+    one map of ``last`` (default: ``pyramid_channels``); deimv2_size: s, m, l or x, of that head as
+    published. With image_size and resize the model
     resizes what it is handed; without, images are taken as they come (loaders and predictor
     resize). UserError for an unknown backbone or head, weights that do not fit, or a package
     that is missing.
@@ -80,6 +82,7 @@ def build_detector(
             channels=channels or pyramid_channels(model_name),
             transform=InputTransform(backbone.size_divisor, image_size, resize),
             nms=nms,
+            size=deimv2_size,
         )
     )
 

@@ -30,4 +30,5 @@ def _build(content: dict[str, Any]) -> Detector:
         num_classes=len(content["classes"]),
         channels=content["config"]["pyramid_channels"],
         nms=content["config"]["nms"],
+        deimv2_size=content["config"].get("deimv2_size"),
     )

@@ -31,9 +31,24 @@ class DetectionModelOptions(BackboneOptions):
         None, ge=16, help="channels of each pyramid level (default: 64 to 256, by the backbone)"
     )
 
+    deimv2_size: Literal["s", "m", "l", "x"] | None = option(
+        None,
+        help="--head deimv2 with the measures of DEIMv2-S, M, L or X, and otherwise as published, "
+        "too (default: about S's, of --pyramid-channels)",
+    )
+
+    @model_validator(mode="after")
+    def _size_of_deimv2_alone(self) -> DetectionModelOptions:
+        if self.deimv2_size and self.head != "deimv2":
+            raise ValueError(f"--deimv2-size is for --head deimv2, not {self.head}: leave it out")
+        if self.deimv2_size and self.pyramid_channels:
+            raise ValueError("--deimv2-size says the width: leave --pyramid-channels out")
+        return self
+
     def model_arguments(self) -> dict[str, Any]:
         """What ``build_detector`` takes, but the classes and ``nms``."""
-        return {**super().model_arguments(), "head": self.head, "channels": self.pyramid_channels}
+        own = {"channels": self.pyramid_channels, "deimv2_size": self.deimv2_size}
+        return {**super().model_arguments(), "head": self.head, **own}
 
 
 class TrainDetection(

@@ -22,6 +22,7 @@ from ..core.adapters import is_adapter, without_adapters
 from ..core.errors import UserError
 from ..core.files import atomic_path
 from ..models.eomt import eomt_content, is_eomt
+from ..models.opening import PREFIX, published_content
 
 FORMAT = 1
 BACKBONE = "backbone."
@@ -119,15 +120,26 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU; of a run's folder its best_model.pth; of a folder of
+    """Read a checkpoint of ours onto the CPU; of a run's folder its best_model.pth; of
+    ``hub:NAME`` a published model (src/models), fetched the first time; of a folder of
     transformers' EoMT on DINOv3 what would be one of it (``models.eomt``).
 
     UserError when it is missing, broken, of another kind (said which), of a later format, or of
     another task than ``task``.
     """
     path = Path(path)
-    if is_eomt(path):
-        return _of_task({"format": FORMAT, **eomt_content(path)}, path, task)
+    if str(path).startswith(PREFIX):
+        content = {"format": FORMAT, "epoch": 0, "metrics": {}, **published_content(str(path))}
+    elif is_eomt(path):
+        content = {"format": FORMAT, **eomt_content(path)}
+    else:
+        content = _read(path)
+    if task is not None and content["task"] != task:
+        raise UserError(f"{path} is a checkpoint of {content['task']}, and this is {task}")
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
     path = path / "best_model.pth" if path.is_dir() else path
     if not path.is_file():
         nearby = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
@@ -171,12 +183,6 @@ def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
         if not isinstance(content[name], kind):
             found = f"of type {type(content[name]).__name__}, not {kind.__name__}"
             raise UserError(f"{path} is damaged: its {name} is {found}")
-    return _of_task(content, path, task)
-
-
-def _of_task(content: dict[str, Any], path: Path, task: str | None) -> dict[str, Any]:
-    if task is not None and content["task"] != task:
-        raise UserError(f"{path} is a checkpoint of {content['task']}, and this is {task}")
     return content
 
 

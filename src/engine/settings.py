@@ -68,8 +68,9 @@ class TrainingOptions(CommandSettings):
     )
     init: Path | None = option(
         None,
-        help="start from a trained model of this task, best_model.pth or its run's folder: "
-        "backbone, neck, and of the head what fits and the classes of the same name",
+        help="start from a trained model of this task, best_model.pth, its run's folder or a "
+        "published hub:NAME: backbone, neck, and of the head what fits and the classes of the same "
+        "name",
     )
     resume: bool = option(
         False,

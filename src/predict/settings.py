@@ -37,8 +37,8 @@ class ModelOptions(CommandSettings):
     model: Path = option(
         ...,
         flags=["-m"],
-        help="checkpoint of a training run, best_model.pth or the run's folder; or what src.export "
-        "made of it",
+        help="checkpoint of a training run, best_model.pth or the run's folder; what src.export "
+        "made of it; or a published model, hub:NAME (dinostack models lists them)",
     )
     imgsz: Sides | None = option(
         None, help="width and height of the model's input (one number: both); default: training's"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-import threading
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -17,7 +15,8 @@ from src.core.config import load_yaml, validate
 from src.core.errors import UserError
 from src.data.boxes.reader import read_split
 from src.data.boxes.settings import BoxDataset
-from src.data.fetch_voc import Archive, download, fetch, official_archives
+from src.data.fetch_voc import Archive, fetch, official_archives
+from tests.core.test_download import Quiet
 from tests.data.helpers import picture, voc_object, voc_text
 
 CONFIG = Path(__file__).resolve().parents[2] / "detection_configs" / "voc.yaml"
@@ -43,50 +42,6 @@ def make_archive(folder: Path, filename: str, year: str, listed: str, ids, missi
             if stem not in missing:
                 add(tar, f"VOCdevkit/VOC{year}/JPEGImages/{stem}.jpg", jpeg)
     return hashlib.md5((folder / filename).read_bytes()).hexdigest()
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-class Ranges(BaseHTTPRequestHandler):
-    """Serves ``content``, with Range; breaks off the first answer half way."""
-
-    content = bytes(range(256)) * 400
-    asked: list = []
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.asked.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-        if start >= len(self.content):
-            self.send_error(416)
-            return
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(self.content) - start))
-        self.end_headers()
-        stop = len(self.content) // 2 if len(self.asked) == 1 else len(self.content)
-        self.wfile.write(self.content[start:stop])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(handler) -> str:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
@@ -153,36 +108,6 @@ def test_archive_without_a_named_image(site, tmp_path):
     url = parts[0].url.replace("trainval07", "less")
     with pytest.raises(UserError, match="lacks 1 of JPEGImages: b"):
         fetch(tmp_path / "input", [Archive(url, "less.tar", md5, "trainval", "train")])
-
-
-def test_download_goes_on_where_it_was_cut(serve, tmp_path):
-    Ranges.asked = []
-    url = serve(Ranges)
-    md5 = hashlib.md5(Ranges.content).hexdigest()
-    download(f"{url}/file", tmp_path / "file", md5)
-    assert (tmp_path / "file").read_bytes() == Ranges.content
-    assert Ranges.asked == [None, f"bytes={len(Ranges.content) // 2}-"]
-    download(f"{url}/file", tmp_path / "file", md5)  # there already
-    assert len(Ranges.asked) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_complete_partial_file_is_recognised(serve, tmp_path):
-    Ranges.asked = ["not the first"]
-    url = serve(Ranges)
-    (tmp_path / "file.part").write_bytes(Ranges.content)
-    download(f"{url}/file", tmp_path / "file", hashlib.md5(Ranges.content).hexdigest())
-    assert (tmp_path / "file").read_bytes() == Ranges.content
-
-
-def test_unreachable(site, tmp_path, serve):
-    _, parts = site
-    with pytest.raises(UserError, match=r"cannot download .*404.*--base-url"):
-        download(parts[0].url + "x", tmp_path / "file", "0")
-    with pytest.raises(UserError, match=r"cannot download .*"):
-        download("http://127.0.0.1:9/file", tmp_path / "file", "0")
-    with pytest.raises(UserError, match="unknown url type.*--base-url"):
-        download("no/address", tmp_path / "file", "0")
 
 
 def test_official_archives():

@@ -123,7 +123,7 @@ class Parts:
     """What a head is handed to build a detector.
 
     num_classes counts the background; channels: width of the neck; nms: IoU above which the
-    weaker of two boxes goes (heads without NMS do not look at it).
+    weaker of two boxes goes (heads without NMS do not look at it); size: of deimv2 as published.
     """
 
     backbone: Backbone
@@ -132,6 +132,7 @@ class Parts:
     channels: int
     transform: InputTransform
     nms: float
+    size: str | None = None
 
 
 def build_neck(

@@ -11,28 +11,57 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from ...backbones.batching import FeatureMaps
-from ...backbones.pyramid import build_pyramid
+from ...backbones.pyramid import Pyramid, build_pyramid
 from ...core.errors import UserError
 from ...core.structures import Detections, DetectionTarget
 from ...engine.host import upload
 from .base import Detector, Parts
 from .deimv2_exact import keep_digits
 from .deimv2_loss import deimv2_loss
-from .deimv2_neck import IMAGE, SpatialTuning
+from .deimv2_neck import DETAIL, IMAGE, SpatialTuning
 from .deimv2_noise import noisy_queries
+from .deimv2_published import as_published
 from .matching import global_mean_count
 from .postprocess import take
 
 LEVELS = 3
 _NO_CHECK = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 QUERIES = 300  # fewer on an image with fewer cells
+
+
+class Measures(NamedTuple):
+    """What tells one size of DEIMv2 from another: width of neck, encoder and decoder; of their
+    feed-forward layers; decoder layers; depth and width of the encoder's blocks; channels of the
+    adapter at stride 4."""
+
+    channels: int
+    encoder_ffn: int
+    decoder_ffn: int
+    decoder_layers: int = 4
+    depth: float = 1.0
+    expansion: float = 1.0
+    detail: int = DETAIL
+
+
+# https://github.com/Intellindust-AI-Lab/DEIMv2/tree/main/configs/deimv2
+SIZES = {
+    "s": Measures(192, 512, 512, depth=0.67, expansion=0.34),
+    "m": Measures(256, 512, 512, expansion=0.67),
+    "l": Measures(224, 896, 1792, detail=32),
+    "x": Measures(256, 1024, 2048, 6, depth=1.37, expansion=1.25, detail=64),
+}
+
+
+def like_s(channels: int) -> Measures:
+    """About DEIMv2-S's at a width of one's own: one block a stage, ffn of twice the width."""
+    return Measures(channels, 2 * channels, 2 * channels, depth=0.34, expansion=0.34)
 
 
 class GivenMaps(nn.Module):
@@ -77,11 +106,12 @@ def require_transformers(channels: int) -> None:
         ) from None
 
 
-def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.Module:
+def build_transformer(
+    num_labels: int, measures: Measures, strides: list[int], published: bool = False
+) -> nn.Module:
     """transformers' Deimv2ForObjectDetection without an image encoder of its own.
 
-    The measures are those of DEIMv2-S (4 decoder layers, one block a stage, ffn of twice the
-    width) at the width of ``channels``.
+    published: as in the authors' code, where transformers departs from it (see deimv2_published).
     """
     from transformers import Deimv2Config, Deimv2ForObjectDetection, HGNetV2Config
 
@@ -94,25 +124,28 @@ def build_transformer(num_labels: int, channels: int, strides: list[int]) -> nn.
         "stage_numb_of_layers": [1, 1, 1, 1],
         "out_indices": [2, 3, 4],
     }
-    measures: dict[str, Any] = {
+    channels = measures.channels
+    settings: dict[str, Any] = {
         "backbone_config": HGNetV2Config(**unused),
         "num_labels": num_labels,
         "initializer_bias_prior_prob": 0.01,
         "encoder_hidden_dim": channels,
         "encoder_in_channels": [channels] * LEVELS,
-        "encoder_ffn_dim": 2 * channels,
+        "encoder_ffn_dim": measures.encoder_ffn,
         "encoder_has_trailing_conv": False,
         "feat_strides": strides,
         "num_queries": QUERIES,
         "d_model": channels,
         "decoder_in_channels": [channels] * LEVELS,
-        "decoder_ffn_dim": 2 * channels,
-        "decoder_layers": 4,
+        "decoder_ffn_dim": measures.decoder_ffn,
+        "decoder_layers": measures.decoder_layers,
         "decoder_n_points": [3, 6, 3],
-        "depth_mult": 0.34,
-        "hidden_expansion": 0.34,
+        "depth_mult": measures.depth,
+        "hidden_expansion": measures.expansion,
     }
-    model = Deimv2ForObjectDetection(Deimv2Config(**measures))
+    model = Deimv2ForObjectDetection(Deimv2Config(**settings))
+    if published:
+        as_published(model)
     model.model.conv_encoder = GivenMaps()
     model.loss_function = deimv2_loss
     keep_digits(model)
@@ -146,17 +179,24 @@ class Deimv2(Detector):
     limit = 100
 
     def __init__(self, parts: Parts) -> None:
-        require_transformers(parts.channels)
+        measures = SIZES[parts.size] if parts.size else like_s(parts.channels)
+        require_transformers(measures.channels)
         shapes = parts.backbone.output_shape()
         if parts.feature_extractor == "last":
             shapes = dict([list(shapes.items())[-1]])
         vit = parts.backbone.spec.is_vit
-        neck = (SpatialTuning if vit else build_pyramid)(shapes, parts.channels, LEVELS)
+        neck: Pyramid
+        if vit:
+            neck = SpatialTuning(shapes, measures.channels, LEVELS, measures.detail)
+        else:
+            neck = build_pyramid(shapes, measures.channels, LEVELS)
         strides = [shape.stride for shape in neck.output_shape().values()]
         divisor = math.lcm(parts.transform.divisor, max(strides))
         transform = replace(parts.transform, divisor=divisor)
         super().__init__(parts.backbone, neck, parts.num_classes, transform)
-        self.head = build_transformer(parts.num_classes - 1, neck.channels, strides)
+        self.head = build_transformer(
+            parts.num_classes - 1, measures, strides, published=parts.size is not None
+        )
 
     def read(self, batch: Tensor) -> dict[str, Tensor]:
         """The maps that the neck looks at; a ViT's looks at the image too."""

@@ -21,23 +21,32 @@ DETAIL = 16  # channels at stride 4; 2, 4 and 4 times as many at strides 8, 16 a
 class SpatialTuning(Pyramid):
     """The last three maps (or one, three times) and the image -> p3, p4 and p5 of ``channels``.
 
-    shapes: of the backbone's maps, shallow to deep, all of one stride.
+    shapes: of the backbone's maps, shallow to deep, all of one stride. detail: the channels at
+    stride 4 of what looks at the image.
     """
 
-    def __init__(self, shapes: dict[str, FeatureShape], channels: int, levels: int = 3) -> None:
+    def __init__(
+        self,
+        shapes: dict[str, FeatureShape],
+        channels: int,
+        levels: int = 3,
+        detail: int = DETAIL,
+    ) -> None:
         assert levels == 3
         from transformers.models.deimv2 import modeling_deimv2 as theirs
 
         names = list(shapes)[-3:]
         super().__init__(channels, {"p3": 8, "p4": 16, "p5": 32}, [*names, IMAGE])
         config: Any = theirs.Deimv2Config(
-            spatial_tuning_adapter_inplanes=DETAIL, encoder_hidden_dim=channels
+            spatial_tuning_adapter_inplanes=detail, encoder_hidden_dim=channels
         )
         self.adapter = theirs.Deimv2SpatialTuningAdapter(config)
         self.taken = names if len(names) == 3 else [names[-1]] * 3
         self.fusion = nn.ModuleList(
-            theirs.Deimv2ConvNormLayer(config, shapes[name].channels + detail, channels, 1, 1)
-            for name, detail in zip(self.taken, (2 * DETAIL, 4 * DETAIL, 4 * DETAIL))
+            theirs.Deimv2ConvNormLayer(
+                config, shapes[name].channels + seen * detail, channels, 1, 1
+            )
+            for name, seen in zip(self.taken, (2, 4, 4))
         )
 
     def forward(self, maps: dict[str, Tensor]) -> OrderedDict[str, Tensor]:

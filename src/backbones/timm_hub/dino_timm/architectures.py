@@ -12,7 +12,7 @@ class Architecture:
     published: timm's name of the public weights, None where Meta published none.
     """
 
-    kind: str  # "dinov3_vit", "dinov2_vit" or "convnext"
+    kind: str  # "dinov3_vit", "dinov2_vit", "deimv2_vit" or "convnext"
     dims: tuple[int, ...]  # one number for a ViT, one a stage for a ConvNeXt
     depths: tuple[int, ...]
     heads: int = 0
@@ -82,4 +82,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     # them. Layer scale starts at 1, so that they learn from random weights.
     "dinov3_vitt16": _v3(192, 12, 3, None, layer_scale=1.0),
     "dinov3_convnext_atto": _next((40, 80, 160, 320), (2, 2, 6, 2), None, scale=1.0),
+    # DEIMv2's, distilled from DINOv3-S (https://arxiv.org/abs/2509.20787, section 3.1).
+    "deimv2_vitt16": Architecture("deimv2_vit", (192,), (12,), 3, registers=0),
+    "deimv2_vittplus16": Architecture("deimv2_vit", (256,), (12,), 4, registers=0),
 }  # fmt: skip

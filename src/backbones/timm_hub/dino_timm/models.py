@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import nn
 
 from .architectures import ARCHITECTURES, Architecture
@@ -15,6 +16,7 @@ def build(name: str) -> nn.Module:
     """A model of the table with random weights."""
     arch = ARCHITECTURES[name]
     builders = {"dinov3_vit": _dinov3_vit, "dinov2_vit": _dinov2_vit, "convnext": _convnext}
+    builders["deimv2_vit"] = _deimv2_vit
     return builders[arch.kind](arch)
 
 
@@ -43,6 +45,34 @@ def _dinov3_vit(arch: Architecture) -> TimmViT:
         use_fc_norm=False,
         norm_layer=partial(nn.LayerNorm, eps=1e-5),
     )
+    return TimmViT(model, patch_size=16)
+
+
+def _deimv2_vit(arch: Architecture) -> TimmViT:
+    """DINOv3's, but for: no registers, layer scale or final norm, and a bias on the keys too."""
+    from timm.models.eva import Eva
+
+    model = Eva(
+        patch_size=16,
+        num_classes=0,
+        global_pool="token",
+        dynamic_img_size=True,
+        embed_dim=arch.dims[0],
+        depth=arch.depths[0],
+        num_heads=arch.heads,
+        qkv_bias=False,
+        init_values=None,
+        rope_type="dinov3",
+        rope_temperature=100,
+        rope_rotate_half=True,
+        use_rot_pos_emb=True,
+        use_abs_pos_emb=False,
+        use_fc_norm=False,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )
+    model.norm = nn.Identity()
+    for block in model.blocks:
+        block.attn.qkv.bias = nn.Parameter(torch.zeros(3 * arch.dims[0]))
     return TimmViT(model, patch_size=16)
 
 
