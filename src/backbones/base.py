@@ -20,8 +20,9 @@ from .weights import looks_random
 class Backbone(nn.Module):
     """A hub model, frozen or not, that answers {name: map}.
 
-    ``multi``: a ViT's taps, all at the stride of its patch ("layer3" is the third block), or the
-    four stages of a ConvNeXt at strides 4, 8, 16, 32 ("stage1" ...); ``last``: the deepest alone.
+    taps ``multi``: a ViT's of the catalogue, all at the stride of its patch ("layer3" is the third
+    block), or the four stages of a ConvNeXt at strides 4, 8, 16, 32 ("stage1" ...); ``last4``: a
+    ViT's last four blocks; ``last``: the deepest alone.
     Frozen means eval mode, no gradient, no graph, whatever mode the whole model is in.
     """
 
@@ -34,7 +35,7 @@ class Backbone(nn.Module):
         spec: BackboneSpec,
         hub_model: nn.Module,
         *,
-        multi: bool,
+        taps: str,
         fine_tune: bool,
         statistics: Statistics = IMAGENET,
     ) -> None:
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
         self.name = spec.name
         self.hub_model = hub_model
         self.frozen = not fine_tune
-        self.taps = spec.taps if multi else (spec.taps[-1],)
+        self.taps = {"multi": spec.taps, "last": spec.taps[-1:]}.get(taps) or spec.last_taps
         self.size_divisor = spec.patch or 32
         self.num_layers = sum(spec.depths) + 1
         self.statistics = statistics
@@ -93,11 +94,12 @@ class Backbone(nn.Module):
         right, bottom = -width % self.size_divisor, -height % self.size_divisor
         return F.pad(x, (0, right, 0, bottom)) if right or bottom else x
 
-    def forward(self, x: Tensor, class_token: bool = False) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, class_token: bool = False, norm: bool = True) -> dict[str, Tensor]:
         """[B, 3, H, W] normalised -> {name: [B, C, ceil(H / stride), ceil(W / stride)]}.
 
         class_token: each cell with the class token of its layer behind its own channels (2 C), as
-        Meta's linear probes of depth have it; for a ConvNeXt that is the mean over the map.
+        Meta's linear probes of depth have it; for a ConvNeXt that is the mean over the map. norm:
+        with the final norm.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps = self.hub_model.get_intermediate_layers(
@@ -105,7 +107,7 @@ class Backbone(nn.Module):
                 n=list(self.taps),
                 reshape=True,
                 return_class_token=class_token,
-                norm=True,
+                norm=norm,
             )
         if class_token:
             maps = [torch.cat([m, t[:, :, None, None].expand_as(m)], 1) for m, t in maps]

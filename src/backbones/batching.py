@@ -59,12 +59,14 @@ class SharedImages(list[Tensor]):
 class FeatureMaps:
     """Maps of several images as one batch.
 
-    maps: {name: [B, C, h, w]}; sizes: (h, w) of each image; padded: (H, W) that the maps cover.
+    maps: {name: [B, C, h, w]}; sizes: (h, w) of each image; padded: (H, W) that the maps cover;
+    centred: with the image in the middle (see FeatureModel.centred).
     """
 
     maps: dict[str, Tensor]
     sizes: list[Pair]
     padded: Pair
+    centred: bool = False
 
 
 def are_features(inputs: Inputs) -> TypeIs[Sequence[ImageFeatures]]:
@@ -93,10 +95,14 @@ class FeatureModel(nn.Module):
     canvases: (H, W) to choose from, smallest first, where each new shape costs (CUDA: cuDNN,
     torch.compile, graphs); see ``data.common.shapes``. None: each image's own padded size.
     fixed: the only one there is, of a model that was exported.
+    centred: in eval mode images lie in the middle of their own padded size, and what is said of
+    that is stretched over the image, as by the code of Meta's dense heads (``CenterPadding`` of
+    dinov2/hub/utils.py): for those of its published models.
     """
 
     canvases: Sequence[Pair] = ()
     fixed: Pair | None = None
+    centred = False
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -122,7 +128,8 @@ class FeatureModel(nn.Module):
                 f"and one came as {width}x{height}: leave out --scales and --resize short, or "
                 "export it for the size that you need (--imgsz)"
             )
-        for high, wide in self.canvases if self.fixed is None else [self.fixed]:
+        canvases = () if self.centred else self.canvases
+        for high, wide in canvases if self.fixed is None else [self.fixed]:
             if high >= height and wide >= width:
                 return high, wide
         return _padded([(height, width)], self.divisor)
@@ -226,7 +233,11 @@ class FeatureModel(nn.Module):
             batch, sizes = inputs.joined(self.backbone, canvas)
         else:
             batch, sizes = join_images(inputs, self.backbone.normalise, canvas)
-        return FeatureMaps(self.read(batch), sizes, (batch.shape[-2], batch.shape[-1]))
+        centred = self.centred and not self.training
+        if centred and any(size != canvas for size in sizes):
+            shifts = [[(a - b) // 2 for a, b in zip(canvas, size)] for size in sizes]
+            batch = torch.stack([one.roll(by, (-2, -1)) for one, by in zip(batch, shifts)])
+        return FeatureMaps(self.read(batch), sizes, canvas, centred)
 
 
 def _as_read(batch: FeatureMaps) -> dict[str, Tensor]:

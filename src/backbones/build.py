@@ -42,5 +42,6 @@ def build_backbone(
     statistics = Statistics(tuple(mean or own.mean), tuple(std or own.std))  # type: ignore[arg-type]
     if statistics != IMAGENET:
         log.info("%s: images are normalised by %s", name, statistics)
-    multi = feature_extractor == "multi"
-    return Backbone(spec, hub_model, multi=multi, fine_tune=fine_tune, statistics=statistics)
+    return Backbone(
+        spec, hub_model, taps=feature_extractor, fine_tune=fine_tune, statistics=statistics
+    )

@@ -56,6 +56,11 @@ class BackboneSpec:
         return self.patch is not None
 
     @property
+    def last_taps(self) -> tuple[int, ...]:
+        """The last four blocks of a ViT; the stages of a ConvNeXt."""
+        return tuple(range(self.depths[0] - 4, self.depths[0])) if self.is_vit else self.taps
+
+    @property
     def description(self) -> str:
         """For messages: kind, channels and blocks."""
         if self.is_vit:

@@ -45,6 +45,8 @@ def joining_stride(shapes: dict[str, FeatureShape]) -> int:
 
 def without_padding(answers: Tensor, batch: FeatureMaps) -> list[Tensor]:
     """Answers [B, C, h, w] of a padded batch -> [C, H, W] in the pixels of each image."""
+    if batch.centred:
+        return [upsample(one[None], size)[0] for one, size in zip(answers, batch.sizes)]
     return [
         upsample(one[None], batch.padded)[0, :, :height, :width]
         for one, (height, width) in zip(answers, batch.sizes)

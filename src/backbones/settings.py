@@ -35,10 +35,10 @@ class BackboneOptions(CommandSettings):
     repo_dir: Path | None = option(
         None, help="clone of facebookresearch/dinov3 or dinov2 (or any hub that answers like it)"
     )
-    feature_extractor: Literal["last", "multi"] = option(
+    feature_extractor: Literal["last", "multi", "last4"] = option(
         "multi",
         flags=["--feautre-extractor"],
-        help="the last feature map only, or a pyramid made of several",
+        help="the last feature map only, or several; last4: those of a ViT's last four blocks",
     )
     fine_tune: bool = option(False, help="train the backbone too; without it, it stays frozen")
     mean: Channels | None = option(

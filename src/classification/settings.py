@@ -27,7 +27,7 @@ class ClassificationModelOptions(BackboneOptions):
         "need no epochs",
     )
     head_layers: int = option(4, ge=1, help="last layers that --head layers reads")
-    feature_extractor: Literal["last", "multi"] = option(
+    feature_extractor: Literal["last", "multi", "last4"] = option(
         "last", flags=["--feautre-extractor"], hidden=True, help="without effect here"
     )
     imgsz: Sides = option(

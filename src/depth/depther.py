@@ -28,8 +28,8 @@ class Depther(FeatureModel):
         self.head, self.criterion = head, criterion
 
     def read(self, batch: Tensor) -> dict[str, Tensor]:
-        """All maps, with the class token behind each cell where the head wants it."""
-        return self.backbone(batch, class_token=self.head.class_token)
+        """All maps as the head wants them: with the class token behind each cell, and the norm."""
+        return self.backbone(batch, class_token=self.head.class_token, norm=self.head.norm)
 
     def answers(self, batch: FeatureMaps) -> dict[str, Tensor]:
         """metres [B, 1, h, w] at the head's own stride."""

@@ -13,7 +13,7 @@ from ..engine.settings import TrainingOptions
 from ..features.settings import CacheOptions
 from ..predict.settings import ImageOptions, VideoOptions
 
-Head = Literal["linear", "dpt"]
+Head = Literal["linear", "dpt", "dinov2-linear", "dinov2-dpt"]
 
 
 class DepthModelOptions(BackboneOptions):
@@ -21,9 +21,10 @@ class DepthModelOptions(BackboneOptions):
 
     head: Head = option(
         "linear",
-        help="linear = Meta's probe (lin1 with --feature-extractor last, lin4 with multi); dpt",
+        help="linear = Meta's probe (lin1 with --feature-extractor last, lin4 with multi) behind a "
+        "batch norm; dpt; dinov2-linear, dinov2-dpt = as in the published DINOv2 models of depth",
     )
-    head_channels: int = option(256, ge=16, help="width of --head dpt")
+    head_channels: int = option(256, ge=16, help="width of --head dpt and dinov2-dpt")
     bins: int = option(256, ge=2, help="depths between the data's MIN_DEPTH and MAX_DEPTH")
     bins_norm: Literal["linear", "softmax"] = option(
         "linear", help="how scores of bins become shares; linear = as Meta evaluates"

@@ -101,7 +101,8 @@ class DepthTask(TrainingTask[TrainDepth]):
             loaders,
             model,
             options,
-            reads=f"maps {options.feature_extractor}, class token {model.head.class_token}",
+            reads=f"maps {options.feature_extractor}, class token {model.head.class_token}"
+            + ("" if model.head.norm else ", no norm"),
             plain=self.transform("none"),
             targets=lambda record: {
                 "depth": cropped(read_depth(record.depth, data), data.EVAL_CROP)

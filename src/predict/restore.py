@@ -81,6 +81,8 @@ def restore(
     state = backbone.adapt_state_dict(content["model"], "backbone.")
     load_weights(model, {**content, "model": state}, path)
     share(key, backbone.hub_model)
+    if content.get("padding") == "centre":
+        model.centred = True  # type: ignore[assignment]
     return Trained(model.eval(), content["classes"], size, content["resize"], content)
 
 

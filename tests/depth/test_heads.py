@@ -27,6 +27,8 @@ def test_the_table_and_the_flag_agree() -> None:
         ("dinov3_vitt16", "linear", "last"),
         ("dinov3_vitt16", "linear", "multi"),
         ("dinov3_vitt16", "dpt", "multi"),
+        ("dinov3_vitt16", "dinov2-linear", "last4"),
+        ("dinov3_vitt16", "dinov2-dpt", "multi"),
         ("dinov3_convnext_atto", "linear", "multi"),
         ("dinov3_convnext_atto", "dpt", "last"),
     ],
@@ -44,6 +46,13 @@ def test_shapes_gradients_and_range(name, head, extractor) -> None:
         found = model.eval()(images)
     assert [tuple(one.shape) for one in found] == [(1, 40, 70), (1, 64, 33)]
     assert all((one >= 0.5).all() and (one <= 8).all() for one in found)
+
+
+def test_heads_of_the_published_models_are_for_a_vit() -> None:
+    with pytest.raises(UserError, match="dinov2-linear is for a ViT"):
+        build_depther("dinov3_convnext_atto", head="dinov2-linear")
+    with pytest.raises(UserError, match="four maps: give --feature-extractor multi"):
+        build_depther("dinov3_vitt16", head="dinov2-dpt", feature_extractor="last")
 
 
 def test_metas_probe_reads_the_class_token_beside_the_patches() -> None:

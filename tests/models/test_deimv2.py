@@ -8,6 +8,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 from torchvision.ops import box_convert
 
@@ -130,14 +131,10 @@ def test_by_name(published):
 
 def test_training_starts_from_it(published, tmp_path):
     data = draw_dataset(tmp_path / "data", train=4, valid=2)
-    words = [
-        "--config",
-        PROJECT / "detection_configs/demo.yaml",
-        "--data-root",
-        data,
-        "--init",
-        HUB,
-    ]
+    content = yaml.safe_load((PROJECT / "detection_configs/demo.yaml").read_text())
+    del content["TRAIN"]  # it names another backbone
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    words = ["--config", tmp_path / "own.yaml", "--data-root", data, "--init", HUB]
     words += ["--imgsz", 64, 64, "--batch", 2, "--epochs", 1, "--workers", 0, "--augment", "none"]
     words += ["--out-dir", tmp_path / "run", "--skip-check"]
     options = parse(TrainDetection, [str(word) for word in words], "train_detection.py")

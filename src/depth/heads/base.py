@@ -53,7 +53,9 @@ class Bins(nn.Module):
 class DepthHead(nn.Module):
     """Feature maps {name: [B, c, h, w]} -> depth [B, 1, h', w'] in metres, at a stride of its own.
 
-    class_token: whether the maps come with the class token behind each cell's channels.
+    class_token: whether the maps come with the class token behind each cell's channels; norm: and
+    with the backbone's final norm.
     """
 
     class_token = False
+    norm = True

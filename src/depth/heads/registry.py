@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ...core.registry import Registry
 from ...core.structures import FeatureShape
 from .base import DepthHead, Range
+from .dinov2 import Dinov2DptHead, Dinov2LinearHead
 from .dpt import DptHead
 from .linear import LinearHead
 
@@ -15,5 +16,11 @@ from .linear import LinearHead
 HeadBuilder = Callable[[dict[str, FeatureShape], Range, int], DepthHead]
 
 HEAD_BUILDERS: Registry[HeadBuilder] = Registry(
-    "depth head", {"linear": LinearHead, "dpt": DptHead}
+    "depth head",
+    {
+        "linear": LinearHead,
+        "dpt": DptHead,
+        "dinov2-linear": Dinov2LinearHead,
+        "dinov2-dpt": Dinov2DptHead,
+    },
 )

@@ -16,7 +16,7 @@ from ...core.errors import UserError
 from ...core.structures import Detections, DetectionTarget
 from ..transform import InputTransform
 
-FeatureExtractor = Literal["last", "multi"]
+FeatureExtractor = Literal["last", "multi", "last4"]
 _CLASS_ROWS = re.compile(
     r"head\.(.*\.)?(classes|cls_logits|classification_head\.module_list\.\d+|enc_score_head|"
     r"class_embed\.\d+)\.(weight|bias)$"

@@ -27,7 +27,9 @@ def as_published(model: Any) -> None:
 
 @lru_cache(maxsize=1)
 def _decoder_class() -> type[nn.Module]:
-    from transformers.models.deimv2 import modeling_deimv2 as theirs
+    from transformers.models.deimv2 import modeling_deimv2
+
+    theirs: Any = modeling_deimv2
 
     class PublishedDecoder(theirs.Deimv2Decoder):  # type: ignore[misc]
         """Queries keep the position of their first box in every layer; transformers gives them
