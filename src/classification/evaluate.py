@@ -49,6 +49,8 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
         check_classes(names, trained, found.where)
     dataset.CLASS_NAMES, dataset.MULTI_LABEL = trained.names, trained.checkpoint["multi_label"]
     flags = {options.split: found.folders[0]}
+    own = trained.checkpoint["config"].get("dataset") or {}  # hub:..._imagenet knows the folders
+    dataset.CLASS_FOLDERS = dataset.CLASS_FOLDERS or own.get("CLASS_FOLDERS")
     data = read_labels(dataset, found.data_root, flags=flags, splits=[options.split])
     report_faults([*data.faults, *check_labels(data)])
     records = data.records[options.split]

@@ -80,14 +80,9 @@ def dinov2_content(model: PublishedModel, states: Sequence[State]) -> dict[str, 
     """The content of a checkpoint (``catalogue.content``)."""
     head, backbone = states[0], under(states[1], "backbone.hub_model.")
     if model.task == "classification":
-        return content(
-            model,
-            classifier_weights(head) | backbone,
-            imagenet_names(),
-            (224, 224),
-            "crop",
-            multi_label=False,
-        )
+        dataset, weights = imagenet(), classifier_weights(head) | backbone
+        names, size = dataset["CLASS_NAMES"], (224, 224)
+        return content(model, weights, names, size, "crop", dataset, multi_label=False)
     spec = CATALOG[model.backbone]
     if model.task == "segmentation":
         dataset = dataset_of(_DATA[_data_of(model)])
@@ -104,17 +99,21 @@ def dinov2_content(model: PublishedModel, states: Sequence[State]) -> dict[str, 
     return content(model, weights | backbone, classes, size, resize, dataset, padding="centre")
 
 
-def imagenet_names() -> list[str]:
-    """ImageNet-1k's classes by index, the first of their synonyms, as timm lists them; two pairs of
-    one name have that of their synset behind it."""
+def imagenet() -> dict[str, Any]:
+    """ImageNet-1k as classification_configs/imagenet.yaml, with its classes by index: the first of
+    their synonyms, as timm lists them (two pairs of one name have that of their synset behind it),
+    and their folders, the synsets."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
-    first = [info.index_to_description(index).split(",")[0] for index in range(1000)]
-    return [
-        name if first.count(name) == 1 else f"{name} ({info.index_to_label_name(index)})"
-        for index, name in enumerate(first)
+    folders = [info.index_to_label_name(index) for index in range(info.num_classes())]
+    first = [info.label_name_to_description(name).split(",")[0] for name in folders]
+    names = [
+        name if first.count(name) == 1 else f"{name} ({folder})"
+        for name, folder in zip(first, folders)
     ]
+    dataset = dataset_of("classification_configs/imagenet.yaml")
+    return {**dataset, "CLASS_NAMES": names, "CLASS_FOLDERS": folders}
 
 
 def _data_of(model: PublishedModel) -> str:

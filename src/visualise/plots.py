@@ -200,7 +200,8 @@ def plot_confusion(
 
     matrix: counts [K, K], rows the truth, columns the prediction; names: K names in its order;
     percent: those of its row are written instead (millions of pixels tell nobody anything). From
-    31 classes on, the figures are left out (the shade tells).
+    31 classes on, the figures are left out (the shade tells), and above 200 the names, too: with
+    ImageNet's thousand the picture would take 15 GB.
     """
     counts = np.asarray(matrix)
     size = len(names)
@@ -208,22 +209,24 @@ def plot_confusion(
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     cell = 0.75 if size <= 10 else 0.5 if size <= 30 else 0.2
-    side = max(4.0, cell * size)
+    named = size <= 200
+    side = max(4.0, cell * size) if named else 12.0
     font = 10 if size <= 10 else 8 if size <= 30 else 7
     figure, axes = _figure(side + 2.5, side + 2.0)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
-    ticks = range(size)
-    labels = [_plain(name if len(name) <= 24 else name[:22] + "..") for name in names]
+    ticks = range(size if named else 0)
+    labels = [_plain(name if len(name) <= 24 else name[:22] + "..") for name in names[: len(ticks)]]
     axes.set_xticks(ticks, labels, rotation=90 if size > 6 else 30, fontsize=font)
     if size <= 6:
         for tick in axes.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, labels, fontsize=font)
-    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="0.9", linewidth=0.5)
-    axes.tick_params(which="minor", length=0)
+    if named:
+        axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="0.9", linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
     title = f"{title}, % of the true class" if percent else title
     axes.set(xlabel="predicted", ylabel="truth", title=title)
     if size <= 30:

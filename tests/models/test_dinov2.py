@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 
 import src as dino_stack
 from src.classification.restore import restore_classifier
+from src.core.cli import parse
 from src.core.errors import UserError
+from src.data.common.images import write_image
 from src.depth.restore import restore_depther
 from src.engine.initial import start_from
+from src.evaluate import EvaluateOptions, evaluate
 from src.models.dinov2 import ROWS
 from src.segmentation.model import build_segmenter
 from src.segmentation.restore import restore_segmenter
@@ -93,7 +98,8 @@ def test_what_they_are_called(published):
     assert depth.image_size == (1216, 352)
     assert float(depth.model.head.bins.depths[-1]) == 80
     result = dino_stack.load(published("nyu_linear"), imgsz=[98, 70]).predict(picture(70, 98))
-    assert result.depth.shape == (70, 98) and result.depth.min() > 0 and result.depth.max() < 10
+    assert result.metres.shape == (70, 98)
+    assert result.metres.min() > 0 and result.metres.max() < 10
 
 
 def test_a_segmenter_starts_from_the_linear_head(published, caplog):
@@ -127,3 +133,16 @@ def test_every_row_has_its_files_and_a_licence():
         head, backbone = row.files
         assert head.url.startswith("https://dl.fbaipublicfiles.com/dinov2/dinov2_vit")
         assert backbone.backbone and backbone.name.endswith("_pretrain.pth")
+
+
+def test_imagenet_is_evaluated_from_its_folders(published, tmp_path):
+    """Folders have the names of synsets, and the classifier those of its classes."""
+    for folder in ("n01440764", "n02123045"):
+        (tmp_path / "val" / folder).mkdir(parents=True)
+        write_image(tmp_path / "val" / folder / "a.png", picture(*CROP).permute(1, 2, 0).numpy())
+    words = ["--model", published("imagenet"), "--data-root", tmp_path, "--imgsz", *CROP]
+    words += ["--out-dir", tmp_path / "out", "--workers", 0]
+    results = evaluate(parse(EvaluateOptions, [str(word) for word in words], "evaluate"))
+    assert results["images"] == 2
+    rows = list(csv.DictReader((tmp_path / "out" / "images.csv").open()))
+    assert {row["truth"] for row in rows} == {"tench", "tabby"}

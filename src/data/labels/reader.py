@@ -64,7 +64,12 @@ def read_labels(
         source = split_source(dataset, split, data_root, (flags or {}).get(split))
         kind = "" if source.is_dir() else source.suffix.lower()
         listed[split], own, faults[split] = READERS.get(kind, read_csv)(source)
-        if kind == ".tar" and dataset.CLASS_NAMES:
+        if dataset.CLASS_FOLDERS and dataset.CLASS_NAMES:
+            called = dict(zip(dataset.CLASS_FOLDERS, dataset.CLASS_NAMES))
+            listed[split] = [
+                (image, [called.get(one, one) for one in labels]) for image, labels in listed[split]
+            ]
+        elif kind == ".tar" and dataset.CLASS_NAMES:
             listed[split] = numbered(listed[split], dataset.CLASS_NAMES)
         found_names = found_names or own
     names = dataset.CLASS_NAMES or found_names

@@ -31,6 +31,11 @@ class LabelDataset(Settings):
     CLASS_NAMES: list[str] | None = Field(
         None, description="class names by index (default: those of the training data, sorted)"
     )
+    CLASS_FOLDERS: list[str] | None = Field(
+        None,
+        description="what the data call them, by index (ImageNet's n01440764), where that is not "
+        "CLASS_NAMES",
+    )
     MULTI_LABEL: bool | None = Field(
         None,
         description="an image may have several classes, or none (default: when a row of a CSV has)",
@@ -45,6 +50,8 @@ class LabelDataset(Settings):
                 raise ValueError(f"CLASS_NAMES names {', '.join(repeated)} more than once")
             if not names:
                 raise ValueError("CLASS_NAMES names no class")
+        if self.CLASS_FOLDERS and len(self.CLASS_FOLDERS) != len(names or []):
+            raise ValueError("CLASS_FOLDERS needs CLASS_NAMES, one for each of them")
         for split in ("TRAIN", "VALID", "TEST"):
             if getattr(self, f"{split}_DIR") and getattr(self, f"{split}_CSV"):
                 raise ValueError(f"give {split}_DIR or {split}_CSV, not both")
