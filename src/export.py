@@ -103,6 +103,7 @@ def write_file(options: ExportModelOptions, content: dict[str, Any]) -> Path:
     from .predict.runtimes.writers import Graph, write_exported
 
     predictor, model = _loaded(options, options.model)
+    model.centred = False  # a file says: padding to the right and the bottom
     height, width = model.fixed = model.canvas(*reversed(predictor.image_size))
     example = torch.zeros(options.batch, 3, height, width, device=options.device)
     with torch.inference_mode():

@@ -67,7 +67,8 @@ def read_labels(
         if dataset.CLASS_FOLDERS and dataset.CLASS_NAMES:
             called = dict(zip(dataset.CLASS_FOLDERS, dataset.CLASS_NAMES))
             listed[split] = [
-                (image, [called.get(one, one) for one in labels]) for image, labels in listed[split]
+                (image, tuple(called.get(one, one) for one in labels))
+                for image, labels in listed[split]
             ]
         elif kind == ".tar" and dataset.CLASS_NAMES:
             listed[split] = numbered(listed[split], dataset.CLASS_NAMES)
