@@ -71,7 +71,7 @@ def on_hugging_face(repository: str, file: str) -> str:
     return f"{endpoint.rstrip('/')}/{repository}/resolve/main/{file}"
 
 
-def dataset_of(yaml: str) -> dict[str, Any]:
+def shipped_dataset(yaml: str) -> dict[str, Any]:
     """The data set that a shipped YAML describes: its classes are those of the models trained on
     it, and evaluation looks there where no --config is given."""
     return {name: value for name, value in load_yaml(SHIPPED / yaml).items() if name != "TRAIN"}

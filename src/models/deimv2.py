@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .catalogue import File, PublishedModel, content, dataset_of, on_hugging_face
+from .catalogue import File, PublishedModel, content, on_hugging_face, shipped_dataset
 from .renaming import rename, split, under
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def convert(state: State) -> dict[str, Tensor]:
 
 def deimv2_content(model: PublishedModel, states: Sequence[State]) -> dict[str, Any]:
     """The content of a checkpoint (``catalogue.content``)."""
-    dataset = dataset_of("detection_configs/coco.yaml")
+    dataset = shipped_dataset("detection_configs/coco.yaml")
     return content(model, convert(states[0]), dataset["CLASSES"], (640, 640), "stretch", dataset)
 
 

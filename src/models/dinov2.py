@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..backbones.catalog import CATALOG
-from .catalogue import File, PublishedModel, content, dataset_of
+from .catalogue import File, PublishedModel, content, shipped_dataset
 from .renaming import below, rename, under
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def dinov2_content(model: PublishedModel, states: Sequence[State]) -> dict[str, 
         return content(model, weights, names, size, "crop", dataset, multi_label=False)
     spec = CATALOG[model.backbone]
     if model.task == "segmentation":
-        dataset = dataset_of(_DATA[_data_of(model)])
+        dataset = shipped_dataset(_DATA[_data_of(model)])
         taps = spec.last_taps if model.settings["feature_extractor"] == "last4" else spec.taps[-1:]
         names = [f"layer{tap + 1}" for tap in taps]
         weights = segmentation_weights(head, names, spec.dims[0])
@@ -93,7 +93,7 @@ def dinov2_content(model: PublishedModel, states: Sequence[State]) -> dict[str, 
         classes = dataset["ALL_CLASSES"]
         size, resize = (side, side), "short"
     else:
-        dataset = dataset_of(_DATA[_data_of(model)]) | _RANGES[_data_of(model)]
+        dataset = shipped_dataset(_DATA[_data_of(model)]) | _RANGES[_data_of(model)]
         weights = depth_weights(head, model.head)
         size, resize, classes = _SIZES[_data_of(model)], "fit", []
     return content(model, weights | backbone, classes, size, resize, dataset, padding="centre")
@@ -112,7 +112,7 @@ def imagenet() -> dict[str, Any]:
         name if first.count(name) == 1 else f"{name} ({folder})"
         for name, folder in zip(first, folders)
     ]
-    dataset = dataset_of("classification_configs/imagenet.yaml")
+    dataset = shipped_dataset("classification_configs/imagenet.yaml")
     return {**dataset, "CLASS_NAMES": names, "CLASS_FOLDERS": folders}
 
 
