@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ...backbones.catalog import CATALOG
+from ...core.errors import UserError
 from ...core.files import write_json, write_text
 from ...core.paths import output_folder
 from ...visualise.plots import plot_paired
@@ -46,6 +47,8 @@ def compare_yolo(options: CompareYolo) -> dict[str, Any]:
 
     The figures are ultralytics' own, of the last epoch's average (no epoch is chosen by them).
     """
+    if "," in options.device:
+        raise UserError("compare trains on one device: its clocks are those of one process")
     folder = output_folder(options.out_dir)
     data = folder / "data/data.yaml"
     if not data.is_file():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 
 from ...core.config import to_yaml
 from ...core.errors import UserError
@@ -51,7 +52,7 @@ def train_yolo(options: TrainYolo, data: Path | None = None, **further: Any) -> 
                    **arguments)  # fmt: skip
     except torch.OutOfMemoryError:
         raise UserError("the GPU is out of memory; lower --batch or --imgsz") from None
-    except (AssertionError, SyntaxError) as error:  # what ultralytics says of options
+    except AssertionError as error:  # of a run that is finished, with --resume
         raise UserError(str(error)) from None
     log.info("best.pt is %s", folder / BEST)
     return yolo.trainer
@@ -82,7 +83,7 @@ def ultralytics_arguments(options: TrainYolo) -> dict[str, Any]:
     device = device_argument(options.device)
     if options.batch % len(device.split(",")):
         raise UserError(f"--batch {options.batch} cannot be shared by the GPUs {device} equally")
-    return {
+    arguments = {
         "epochs": options.epochs,
         "imgsz": options.imgsz,
         "batch": options.batch,
@@ -94,6 +95,11 @@ def ultralytics_arguments(options: TrainYolo) -> dict[str, Any]:
         "close_mosaic": min(10, options.epochs // 4),  # 10 would be all of a short training
         **{name: yaml.safe_load(value) for name, value in (w.split("=", 1) for w in options.set)},
     }
+    try:
+        get_cfg(overrides=arguments)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise UserError(f"ultralytics does not take these options: {error}") from None
+    return arguments
 
 
 def _mixed_precision(device: str) -> str | bool:

@@ -227,6 +227,15 @@ def test_training_stops_goes_on_and_is_complete(trained):
             trained, code=2)  # fmt: skip
 
 
+def test_what_ultralytics_does_not_take_is_one_message(data_words, trained, tmp_path, capsys):
+    words = ["train", *data_words, *SMALL]
+    command(*words, "--set", "lr00=1", "--out-dir", tmp_path / "run", code=2)
+    command(*words, "--yolo", "yolov9n", "--out-dir", tmp_path / "run", code=2)
+    command(*words, "--out-dir", trained, "--resume", code=2)
+    said = capsys.readouterr().err
+    assert "lr00" in said and "give one of yolov8n" in said and "finished" in said
+
+
 def test_fuse_and_half_answer_alike(trained):
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
@@ -240,7 +249,8 @@ def test_fuse_and_half_answer_alike(trained):
 
 def test_scored_used_and_exported(trained, data_words, tmp_path):
     sizes = ["--imgsz", 64, "--device", "cpu"]
-    command("val", "--model", trained, *data_words, *sizes, "--out-dir", tmp_path / "val")
+    theirs = trained / "data/data.yaml"  # an ultralytics data.yaml, read as such
+    command("val", "--model", trained, "--config", theirs, *sizes, "--out-dir", tmp_path / "val")
     results = json.loads((tmp_path / "val/results.json").read_text())
     assert {"mAP", "mAP50", "ultralytics", "per_class"} <= set(results)
     assert "metrics/mAP50(B)" in results["ultralytics"]
