@@ -112,13 +112,13 @@ def evaluate_backbones(options: EvaluateBackbone) -> int:
     """Run all parts on all backbones; results are written after each part. The exit code: 1 when
     a part could not be run (the rest goes on)."""
     from .backbone_table import markdown, write_results
-    from .backbones.catalog import CATALOG
+    from .backbones.catalog import is_foreign
     from .core.files import require_writable
     from .core.paths import output_folder
 
     rows = options.rows()
     for row in rows.values():
-        assert CATALOG[row["model_name"]]
+        is_foreign(row["model_name"])
     folder = require_writable(output_folder(options.out_dir)).absolute()
     wanted = {name: given for name, given in options.dataset.parts().items() if given is not None}
     runs: list[tuple[str, str, dict[str, Ready]]] = []

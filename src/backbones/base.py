@@ -13,7 +13,7 @@ from ..core.adapters import is_adapter, without_adapters
 from ..core.structures import FeatureShape
 from .catalog import IMAGENET, BackboneSpec, Statistics
 from .hub import bundled_state
-from .tuning import tune_backbone
+from .tuning import train_weights, tune_backbone
 from .weights import looks_random
 
 
@@ -45,13 +45,13 @@ class Backbone(nn.Module):
         self.hub_model = hub_model
         self.frozen = not fine_tune
         self.taps = {"multi": spec.taps, "last": spec.taps[-1:]}.get(taps) or spec.last_taps
-        self.size_divisor = spec.patch or 32
+        self.size_divisor = spec.patch or max(spec.strides)
         self.num_layers = sum(spec.depths) + 1
         self.statistics = statistics
         for name in ("mean", "std"):
-            values = torch.tensor(getattr(statistics, name)).view(3, 1, 1)
+            values = torch.tensor(getattr(statistics, name)).view(-1, 1, 1)
             self.register_buffer(name, values, persistent=False)
-        hub_model.requires_grad_(fine_tune)
+        train_weights(hub_model, fine_tune)
         if self.frozen:
             hub_model.eval()
 
@@ -78,7 +78,8 @@ class Backbone(nn.Module):
             shape = FeatureShape(self.spec.dims[0], self.spec.patch)
             return {f"layer{tap + 1}": shape for tap in self.taps}
         return {
-            f"stage{tap + 1}": FeatureShape(self.spec.dims[tap], 4 * 2**tap) for tap in self.taps
+            f"stage{tap + 1}": FeatureShape(self.spec.dims[tap], self.spec.strides[tap])
+            for tap in self.taps
         }
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -87,6 +88,10 @@ class Backbone(nn.Module):
             dtype = self.mean.dtype
             return images.to(dtype).sub(self.mean * 255).div_(self.std * 255)
         return (images - self.mean) / self.std
+
+    def blank(self, side: int) -> Tensor:
+        """A normalised image of the mean colour, [1, channels, side, side]."""
+        return self.mean.new_zeros(1, len(self.mean), side, side)
 
     def pad(self, x: Tensor) -> Tensor:
         """Zeros to the right and the bottom of [B, 3, H, W], up to a multiple of the divisor."""
@@ -141,6 +146,8 @@ class Backbone(nn.Module):
 
     def layer_of(self, parameter_name: str) -> int:
         """Depth of a parameter: 0 = embedding or stem, 1 .. = blocks, num_layers = final norm."""
+        if hasattr(self.hub_model, "layer_of"):  # of a model that is not Meta's
+            return self.hub_model.layer_of(parameter_name.removeprefix("hub_model."))
         is_norm = re.search(r"(?:^|\.)norms?\.", parameter_name) is not None
         if self.spec.is_vit:
             if match := re.search(r"(?:^|\.)blocks\.(\d+)\.", parameter_name):

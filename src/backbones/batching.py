@@ -219,7 +219,7 @@ class FeatureModel(nn.Module):
         """Of each map [C], what ``read`` says of the mean colour."""
         device = next(self.backbone.parameters()).device
         with torch.no_grad():
-            found = self.read(torch.zeros(1, 3, self.divisor, self.divisor, device=device))
+            found = self.read(self.backbone.blank(self.divisor).to(device))
         return {name: values[0].mean(dim=(-2, -1)).to(like) for name, values in found.items()}
 
     def _one_batch(self, inputs: Inputs) -> FeatureMaps:
@@ -279,7 +279,7 @@ def join_images(
             batch = F.pad(batch, (0, width - w, 0, height - h))
         return batch, sizes
     first = normalise(images[0])
-    batch = first.new_zeros((len(sizes), 3, height, width))
+    batch = first.new_zeros((len(sizes), len(first), height, width))
     if images[0].stride(0) == 1:
         batch = batch.contiguous(memory_format=torch.channels_last)
     for i, (image, (h, w)) in enumerate(zip(images, sizes)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..core.registry import Registry
 
@@ -11,8 +12,8 @@ from ..core.registry import Registry
 class Statistics:
     """Mean and standard deviation of the training images' red, green and blue, in [0, 1]."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __str__(self) -> str:
         return f"mean {self.mean}, std {self.std}"
@@ -36,7 +37,7 @@ class BackboneSpec:
     dims: channels (ViT: one number; ConvNeXt: one a stage); depths likewise, in blocks; patch:
     pixels of a ViT patch (None for ConvNeXt); taps: blocks (from 0) whose maps ``multi`` takes,
     after the linear and detection evaluations of DINOv3; file: Meta's checkpoint file;
-    parameters: in millions.
+    parameters: in millions; strides: of the stages of a network that is no ViT.
     """
 
     name: str
@@ -49,6 +50,7 @@ class BackboneSpec:
     parameters: float
     swiglu: bool = False
     registers: int = 0
+    strides: tuple[int, ...] = (4, 8, 16, 32)
 
     @property
     def is_vit(self) -> bool:
@@ -134,3 +136,34 @@ _ROWS = [
 ]
 
 CATALOG: Registry[BackboneSpec] = Registry("backbone (--model-name)", {r.name: r for r in _ROWS})
+
+# --model-name with one of these before the name: a model of another library's.
+FOREIGN = ("timm:", "hf:")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a backbone is named as another library's; UserError for a name of the catalog that
+    is none."""
+    return name.startswith(FOREIGN) or CATALOG[name] is None
+
+
+def foreign_spec(name: str, hub_model: Any) -> BackboneSpec:
+    """The row of a model of another library's, as the bundled hub found it (``dino_timm.foreign``).
+
+    depths: its blocks, all together.
+    """
+    patch, dims = hub_model.patch_size, tuple(hub_model.embed_dims)
+    taps = hub_model.taps if patch else tuple(range(len(dims)))
+    count = sum(parameter.numel() for parameter in hub_model.parameters())
+    return BackboneSpec(
+        name,
+        name.partition(":")[0],
+        dims[-1:] if patch else dims,
+        (len(hub_model.block_names),),
+        patch,
+        taps,
+        None,
+        count / 1e6,
+        registers=hub_model.n_storage_tokens,
+        strides=tuple(hub_model.strides),
+    )

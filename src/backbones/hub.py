@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError
-from ..core.paths import hub_repository
+from ..core.paths import hub_repository, weights_folder
 from .catalog import BackboneSpec
 from .weights import META, RANDOM, find_weights, read_weights
 
@@ -44,14 +44,43 @@ def load_hub_model(
     return model
 
 
-def bundled_state(spec: BackboneSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def bundled_state(spec: BackboneSpec | None, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of a hub model by the bundled hub's names, which say the same of a model of
-    Meta's code; without the mask token, which no task looks at."""
-    if not any(name.startswith("model.") for name in state):
+    Meta's code; without the mask token, which no task looks at. spec: None for a model that is
+    not Meta's."""
+    if spec is not None and not any(name.startswith("model.") for name in state):
         with torch.device("meta"):
             twin: Any = _call_hub(str(BUNDLED), "local", spec, pretrained=False)
         state = twin.convert_official(dict(state))
     return {name: value for name, value in state.items() if name != "mask_token"}
+
+
+def load_foreign(name: str, weights: str, source: dict[str, Any] | None) -> nn.Module:
+    """A model of another library's ('timm:NAME', 'hf:NAME' or 'hf:FOLDER') through the bundled hub.
+
+    weights: 'none', 'pretrained' (the library's own), or of timm a file; source: what the
+    checkpoint of such a model keeps, to build it again without a network. UserError.
+    """
+    kind, _, inner = name.partition(":")
+    more: dict[str, Any] = {"source": source} if kind == "hf" else {}
+    if weights not in ("none", "pretrained"):
+        folder = weights_folder(kind)
+        path = next((p for p in (folder / weights, Path(weights)) if p.is_file()), None)
+        if path is None or kind == "hf":
+            what = "are those of its folder" if kind == "hf" else f"no such file, nor in {folder}/"
+            raise UserError(f"--weights {weights} for {name}: {what}; 'pretrained' or 'none'")
+        more["weights"] = str(path)
+    try:
+        model = torch.hub.load(
+            str(BUNDLED), f"{kind}_model", inner, source="local",
+            pretrained=weights != "none", **more,
+        )  # fmt: skip
+    except Exception as error:  # noqa: BLE001 - network, import and value errors of foreign code
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        raise UserError(f"--model-name {name} cannot be built: {reason}") from None
+    if weights == "none":
+        log.warning("%s: RANDOM WEIGHTS (--weights none): nothing is pretrained", name)
+    return model
 
 
 def _repository(spec: BackboneSpec, hub: HubSource, repo_dir: Path | None) -> tuple[str, str]:

@@ -36,7 +36,7 @@ class OnePass(nn.Module):
     def _learn(self, model: FeatureModel) -> None:
         """Which layers a model wants: it reads a blank image."""
         device = next(self.hub_model.parameters()).device
-        model.read(torch.zeros(1, 3, model.divisor, model.divisor, device=device))
+        model.read(model.backbone.blank(model.divisor).to(device))
         self.forget()
         self.passes = 0
 

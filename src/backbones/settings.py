@@ -51,7 +51,10 @@ class BackboneOptions(CommandSettings):
     def model_arguments(self) -> dict[str, Any]:
         """What a task's model builder takes; here, what it hands on to ``build_backbone``."""
         names = ("model_name", "weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
-        return {name: getattr(self, name) for name in (*names, "mean", "std")}
+        found = {name: getattr(self, name) for name in names}
+        for name in ("mean", "std"):  # of the images, where their YAML says it
+            found[name] = getattr(self, name) or getattr(self.dataset, name.upper(), None)
+        return found
 
 
 class TuneOptions(BackboneOptions):

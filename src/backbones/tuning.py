@@ -18,12 +18,20 @@ def tune_backbone(backbone: Any, how: str, rank: int) -> None:
     """Train what ``--tune`` says of a backbone: 'frozen', 'lora', 'last N' or 'all'. UserError
     where it has not so many blocks, or no linear layer in them."""
     kind, _, count = how.partition(" ")
-    backbone.hub_model.requires_grad_(kind == "all")
+    train_weights(backbone.hub_model, kind == "all")
     backbone.frozen = kind == "frozen"
     if kind == "last":
         _train_last(backbone, int(count))
     if kind == "lora":
         _add_adapters(backbone, rank)
+
+
+def train_weights(hub_model: Any, wanted: bool) -> None:
+    """Whether all weights are trained, but those that no map is made of (a pooling head)."""
+    hub_model.requires_grad_(wanted)
+    if wanted and hasattr(hub_model, "idle"):
+        for parameter in hub_model.idle():
+            parameter.requires_grad_(False)
 
 
 def _blocks(backbone: Any) -> dict[str, int]:
@@ -40,8 +48,10 @@ def _train_last(backbone: Any, count: int) -> None:
             f"--tune last {count}: {backbone.name} has {len(blocks)} blocks to train "
             "(a head that works inside the last ones trains those itself)"
         )
+    train_weights(backbone.hub_model, True)
     for name, parameter in backbone.hub_model.named_parameters():
-        parameter.requires_grad_(backbone.layer_of(name) >= blocks[-count])
+        if backbone.layer_of(name) < blocks[-count]:
+            parameter.requires_grad_(False)
 
 
 def _add_adapters(backbone: Any, rank: int) -> None:

@@ -17,6 +17,6 @@ def examine(settings: CheckLabels) -> Examined:
     data = read_labels(settings.dataset, settings.data_root, flags=flags)
     report = examine_labels(data, settings.workers)
     return report, {
-        split: partial(label_samples, records, data.names, settings.samples)
+        split: partial(label_samples, records, data.names, settings.samples, data.channels)
         for split, records in data.records.items()
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.files import write_json
 from ..data.common.faults import report_faults
-from ..data.common.images import read_image
+from ..data.common.images import read_picture
 from ..data.common.loaders import valid_loader
 from ..data.labels.reader import check_labels, read_labels, split_source
 from ..data.labels.settings import LabelDataset
@@ -56,9 +56,10 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     records = data.records[options.split]
     classes = len(trained.names) if data.multi_label else None
     size, resize = trained.image_size, resize_of(options, trained)
+    channels = len(trained.model.backbone.mean)
     loader = valid_loader(
         records,
-        LabelTransform(size, resize, training=False, classes=classes),
+        LabelTransform(size, resize, training=False, classes=classes, channels=channels),
         batch=choose_batch(options.batch, options.device),
         workers=options.workers,
         canvas=canvas_of(options, trained),
@@ -77,7 +78,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     surest = {i: {**row, "sure": _sure(row)} for i, row in wrong.items()}
 
     def draw(index: int) -> list[np.ndarray]:
-        return [read_image(records[index].image)]
+        return [read_picture(records[index].image, channels)]
 
     worst = worst_of(surest, "sure", high=True)
     draw_worst(worst, wrong, [record.image for record in records], draw, out_dir / "worst.jpg")

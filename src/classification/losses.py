@@ -69,7 +69,8 @@ def mix_batch(
             image, kept = _pasted(image, other, share, middle)
         else:
             blend = image.float() * share + other.float() * (1 - share)
-            image, kept = blend.round().to(image.dtype), share
+            blend = blend if image.is_floating_point() else blend.round()
+            image, kept = blend.to(image.dtype), share
         mixed.append(image)
         found.append({"labels": truth[row] * kept + truth[row - 1] * (1 - kept)})
     return mixed, found

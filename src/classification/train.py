@@ -70,18 +70,22 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
             smoothing=self.options.label_smoothing,
         )
 
-    def still(self) -> Any:
-        """What an image goes through without augmentation."""
+    def transform(self, preset: Any, *, training: bool = True) -> Any:
+        """What an image goes through."""
         from ..core.structures import Size
         from ..data.labels.transforms import LabelTransform
 
-        size, resize = Size(*self.options.imgsz), self.options.resize
-        return LabelTransform(size, resize, training=False, classes=self.classes)
+        size, channels = Size(*self.options.imgsz), self.options.dataset.CHANNELS
+        return LabelTransform(
+            size, self.options.resize, preset, training, classes=self.classes, channels=channels
+        )
+
+    def still(self) -> Any:
+        """What an image goes through without augmentation."""
+        return self.transform("none", training=False)
 
     def loaders(self, model: Classifier) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation; fitted heads see plain images."""
-        from ..core.structures import Size
-        from ..data.labels.transforms import LabelTransform
         from ..features.loaders import task_loaders
         from .heads.base import FittedHead
 
@@ -91,7 +95,7 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
         return task_loaders(
             options,
             self.data.records,
-            LabelTransform(Size(*options.imgsz), options.resize, preset, classes=self.classes),
+            self.transform(preset),
             self.still(),
             model,
             chances=balanced_chances(self.data) if options.balanced else None,

@@ -8,24 +8,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.structures import ResizeMode, Size
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..backbones.base import Backbone
     from .heads.base import Detector, FeatureExtractor
 
 log = logging.getLogger(__name__)
 
 
-def pyramid_channels(model_name: str) -> int:
+def pyramid_channels(backbone: Backbone) -> int:
     """A width that suits the backbone: towers of 128 channels on a pyramid cost three times what
     the smallest ConvNeXt does, of 64 as much as it does."""
-    from ..backbones.catalog import CATALOG
-
-    deepest = CATALOG[model_name].dims[-1]
+    deepest = backbone.spec.dims[-1]
     return 64 if deepest < 384 else 128 if deepest < 1024 else 256
 
 
@@ -47,6 +46,7 @@ def build_detector(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     hub_model: nn.Module | None = None,
+    source: dict[str, Any] | None = None,
 ) -> Detector:
     """A detector for training or inference (see ``src.detection.heads.base.Detector``).
 
@@ -73,13 +73,14 @@ def build_detector(
         mean=mean,
         std=std,
         hub_model=hub_model,
+        source=source,
     )
     return build(
         Parts(
             backbone,
             num_classes,
             feature_extractor,
-            channels=channels or pyramid_channels(model_name),
+            channels=channels or pyramid_channels(backbone),
             transform=InputTransform(backbone.size_divisor, image_size, resize),
             nms=nms,
             size=deimv2_size,

@@ -41,13 +41,8 @@ class DetectionTask(TrainingTask[TrainDetection]):
     best_metric = "mAP"
 
     def __init__(self, options: TrainDetection, hooks: Sequence[Hook] = ()) -> None:
-        from .model import pyramid_channels
-
         super().__init__(options, hooks)
         self.suggested: dict[str, dict[str, float]] = {}
-        # The checkpoint says it, so that it can be built again whatever the default becomes.
-        channels = self.options.pyramid_channels or pyramid_channels(self.options.model_name)
-        self.options = self.options.model_copy(update={"pyramid_channels": channels})
 
     def describe(self) -> dict[str, Any]:
         """suggested: the score of the best F1 on validation, of all classes and of each."""
@@ -59,11 +54,15 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def build_model(self) -> Detector:
         """The detector that the options name."""
-        from .model import build_detector
+        from .model import build_detector, pyramid_channels
 
         options = self.options
         arguments = options.model_arguments()
-        return build_detector(**arguments, num_classes=len(self.class_names()), nms=options.nms)
+        detector = build_detector(**arguments, num_classes=len(self.class_names()), nms=options.nms)
+        # The checkpoint says it, so that it can be built again whatever the default becomes.
+        channels = options.pyramid_channels or pyramid_channels(detector.backbone)
+        self.options = options.model_copy(update={"pyramid_channels": channels})
+        return detector
 
     def loaders(self, model: Detector) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation."""

@@ -21,6 +21,7 @@ def describe(options: Any, task: str, names: Sequence[str], model: Any) -> dict[
     options: those of the task's training command (head, model_name, feature_extractor,
     tune, imgsz, resize); names: the classes; model: with its ``backbone``.
     """
+    source = getattr(model.backbone.hub_model, "source", None)
     return {
         "task": task,
         "head": options.head,
@@ -30,6 +31,7 @@ def describe(options: Any, task: str, names: Sequence[str], model: Any) -> dict[
             "fine_tuned": getattr(options, "tune", "all") != "frozen",
             "mean": list(model.backbone.statistics.mean),
             "std": list(model.backbone.statistics.std),
+            **({} if source is None else {"source": source}),
         },
         "image_size": list(options.imgsz),
         "resize": options.resize,

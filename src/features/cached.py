@@ -179,7 +179,8 @@ class CachedLoader:
         """The arrays of a row; features are measured on a grey image of the largest size."""
         width, height = self.caching.size
         geometry = Geometry(self.caching.size, self.caching.size)
-        grey = torch.full((1, 3, height, width), 127, dtype=torch.uint8)
+        channels = getattr(self.caching.plain, "channels", 3)
+        grey = torch.full((1, channels, height, width), 127, dtype=torch.uint8)
         probe = self._extract(Batch(grey, [(height, width)], [{}], [0], [geometry]))[0]
         entries = {_GEOMETRY: ArraySpec((4,), "int32")}
         for name, value in probe.values.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ..backbones.catalog import CATALOG
+from ..backbones.catalog import CATALOG, BackboneSpec, is_foreign
 from ..backbones.hub import bundled_state
 from ..backbones.weights import find_weights
 from ..core.adapters import is_adapter
@@ -46,7 +46,7 @@ def known_backbone(
     alone = content.get("backbone_fingerprint")
     key = ""
     if shared is not None and not _is_its_own(content):
-        spec = CATALOG[content["backbone"]["name"]]
+        spec = _spec_of(content)
         inside = {
             name.removeprefix(_HUB_MODEL): value
             for name, value in content["model"].items()
@@ -73,14 +73,22 @@ def _is_its_own(content: dict[str, Any]) -> bool:
     return any(name.startswith("head.tail.") or is_adapter(name) for name in content["model"])
 
 
+def _spec_of(content: dict[str, Any]) -> BackboneSpec | None:
+    """Of the catalog; None for a backbone of another library's."""
+    name = content["backbone"]["name"]
+    return None if is_foreign(name) else CATALOG[name]
+
+
 def _weights_of(content: dict[str, Any], path: Path, weights: str | None) -> str:
     """Where the backbone of a checkpoint of --head-only is: what the user says; else the file that
     training read, at its path or by its name in the weights folder, else Meta's file there, else
     the hub."""
-    spec = CATALOG[content["backbone"]["name"]]
+    spec = _spec_of(content)
+    trained = str(content["config"]["weights"])
+    if spec is None:
+        return weights or trained
     if weights is not None:
         return weights if weights == "pretrained" else str(find_weights(weights, spec))
-    trained = str(content["config"]["weights"])
     if trained == "pretrained":
         return trained
     for name in (trained, Path(trained).name, spec.file):

@@ -22,7 +22,15 @@ from ..core.errors import UserError
 from ..core.files import require_writable
 from ..core.progress import Progress
 from ..core.structures import Size
-from ..data.common.images import image_size_of, list_images, read_image, write_image
+from ..data.common.images import (
+    image_size_of,
+    is_bands,
+    is_image,
+    list_images,
+    picture_of,
+    read_bands,
+    write_image,
+)
 from .predictor import Predictor, Prepared
 from .results import Report
 from .threads import Ahead, stop_all
@@ -151,13 +159,14 @@ def _plan(predictor: Predictor, paths: Sequence[Path]) -> list[int]:
 
 
 def _read_all(
-    paths: Sequence[Path], order: Sequence[int], readers: int, ahead: int
+    paths: Sequence[Path], order: Sequence[int], readers: int, ahead: int, channels: int
 ) -> Iterator[_Read]:
-    """Pictures in order, read by a few threads, at most ``ahead`` before they are asked for."""
+    """Pictures of so many channels in order, read by a few threads, at most ``ahead`` before they
+    are asked for."""
 
     def read(index: int) -> _Read:
         try:
-            return _Read(index, read_image(paths[index]), None)
+            return _Read(index, read_bands(paths[index], channels), None)
         except UserError as error:
             return _Read(index, None, str(error))
 
@@ -219,7 +228,8 @@ def report_images(
     what was done. Returns the exit code: 0, or 1 when a picture could not be read. Raises
     UserError.
     """
-    paths = list_images(source, recursive)
+    accept = is_image if predictor.channels == 3 else is_bands
+    paths = list_images(source, recursive, accept)
     out_dir = require_writable(out_dir)
     outputs = [out_dir / name for name in output_names(paths)]
     sources = {path.resolve() for path in paths}
@@ -282,7 +292,8 @@ class _ImageRun:
         """Read, infer, draw and write, all at the same time."""
         helpers = 2 if not self.predictor.on_cuda else min(8, os.cpu_count() or 2)
         order = _plan(self.predictor, self.paths) if self.window is None else range(len(self.paths))
-        pictures = _read_all(self.paths, order, helpers, 2 * self.predictor.batch + helpers)
+        ahead = 2 * self.predictor.batch + helpers
+        pictures = _read_all(self.paths, order, helpers, ahead, self.predictor.channels)
         batches = Ahead(_batches(self.predictor, pictures), 1, name="prepare")
         several = len(self.paths) > self.predictor.batch
         lanes = self.predictor.lanes if several else 1
@@ -318,7 +329,7 @@ class _ImageRun:
             "file_name": str(self.paths[index]),
             "output": self.outputs[index].name,
         }
-        annotated = self.report.add(image, result, info)
+        annotated = self.report.add(picture_of(image), result, info)
         self.progress.advance()
         if self.window is not None and not self.window.show(annotated, 0):
             self.window.close()

@@ -36,7 +36,7 @@ def in_step(loader: Iterable[B], model: nn.Module, device: torch.device) -> Iter
         yield from loader
     finally:
         inner.read = read
-    blank = torch.zeros(1, 3, inner.divisor, inner.divisor, device=device)
+    blank = inner.backbone.blank(inner.divisor).to(device)
     while any_rank(False, device):
         read(blank)
     # FSDP fetches for a backward pass what ran before it: let that be the same everywhere.

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..backbones.batching import FeatureModel, SharedImages
 from ..backbones.one_pass import share_passes
+from ..core.errors import UserError
 from ..core.structures import Size
 from ..data.common.images import fitted_size
 from ..engine.precision import arithmetic
@@ -51,6 +52,14 @@ class JointPredictor(Predictor[tuple[Any, ...]]):
         self._told = False
         with arithmetic(self.dtype, self.device):
             self.passes = share_passes([_model_of(member) for member in members])
+
+    @property
+    def channels(self) -> int:
+        """See Predictor; UserError where the models want different ones."""
+        found = {member.channels for member in self.members}
+        if len(found) > 1:
+            raise UserError(f"the models want images of {sorted(found)} channels: run them apart")
+        return found.pop()
 
     def _resized(self, member: Predictor[Any], own: Size) -> tuple[Any, ...]:
         """What a member's resized image is known by: its size, and whether it is cut out."""

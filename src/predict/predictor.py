@@ -32,20 +32,22 @@ T = TypeVar("T")
 
 @dataclass
 class Prepared:
-    """A resized batch on the host, ready to go: pixels uint8 HWC, one image after another."""
+    """A resized batch on the host, ready to go: pixels uint8 HWC, one image after another (of
+    other than three channels float32)."""
 
     pixels: Tensor
     geometries: list[Geometry]
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.geometries)
 
     def views(self, pixels: Tensor) -> list[Tensor]:
-        """The images as [3, H, W] views of the pixels (channels last in memory)."""
+        """The images as [C, H, W] views of the pixels (channels last in memory)."""
         sizes = [geometry.resized for geometry in self.geometries]
-        parts = pixels.split([size.width * size.height * 3 for size in sizes])
+        parts = pixels.split([size.width * size.height * self.channels for size in sizes])
         return [
-            part.view(size.height, size.width, 3).permute(2, 0, 1)
+            part.view(size.height, size.width, self.channels).permute(2, 0, 1)
             for part, size in zip(parts, sizes)
         ]
 
@@ -105,6 +107,12 @@ class Predictor(Generic[R]):
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
+    def channels(self) -> int:
+        """Channels of the images that the model takes."""
+        backbone = getattr(self._inner, "backbone", None)
+        return 3 if backbone is None else len(backbone.mean)
+
+    @property
     def on_cuda(self) -> bool:
         """Whether the model runs on a CUDA device."""
         return self.device.type == "cuda"
@@ -113,7 +121,8 @@ class Predictor(Generic[R]):
         """Resize images (RGB uint8 [H, W, 3]) into one host buffer; touches no GPU work."""
         resized, geometries = [], []
         for image in images:
-            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+            assert image.ndim == 3 and image.shape[2] == self.channels, image.shape
+            assert image.dtype == (np.uint8 if self.channels == 3 else np.float32), image.dtype
             own = Size(image.shape[1], image.shape[0])
             small, geometry = image, Geometry(own, own)
             if self.resize is not None:
@@ -121,13 +130,14 @@ class Predictor(Generic[R]):
             resized.append(small)
             geometries.append(geometry)
         total = sum(small.size for small in resized)
-        pixels = torch.empty(total, dtype=torch.uint8, pin_memory=self.on_cuda)
+        dtype = torch.uint8 if self.channels == 3 else torch.float32
+        pixels = torch.empty(total, dtype=dtype, pin_memory=self.on_cuda)
         flat = pixels.numpy()
         start = 0
         for small in resized:
             flat[start : start + small.size].reshape(small.shape)[...] = small
             start += small.size
-        return Prepared(pixels, geometries)
+        return Prepared(pixels, geometries, self.channels)
 
     def submit(self, images: Sequence[np.ndarray] | Prepared) -> Pending:
         """Start a batch: upload, forward, results on their way back. On CUDA it does not wait

@@ -109,6 +109,7 @@ def model_arguments(content: dict[str, Any]) -> dict[str, Any]:
         "std": backbone.get("std"),
         "weights": backbone.get("weights", "none"),
         "hub_model": backbone.get("hub_model"),
+        "source": backbone.get("source"),  # of models that are not Meta's
     }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..backbones.dense import upsample
 from ..core.progress import Progress
 from ..core.structures import Geometry
-from ..data.common.images import read_image, write_image
+from ..data.common.images import write_image
 from ..data.common.loaders import Batch
 from ..data.masks.reader import MaskReader, MaskRecord
 from ..engine.distributed import gather_objects, is_main
@@ -106,7 +106,7 @@ def draw_maps(
     """A picture with a row for each map: image, truth, prediction, error; below it a legend."""
     cells, captions = [], []
     for index in sorted(maps):
-        image, truth = read_image(records[index].image), reader.of(records[index])
+        image, truth = reader.picture(records[index]), reader.of(records[index])
         cells += [
             image,
             draw_classes(image, truth, colours, 0.75),

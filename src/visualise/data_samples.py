@@ -11,7 +11,7 @@ from ..core.errors import UserError
 from ..core.structures import Size
 from ..data.boxes.records import BoxRecord
 from ..data.boxes.transforms import scale_boxes
-from ..data.common.images import read_image, resize
+from ..data.common.images import read_image, read_picture, resize
 from ..data.depths.reader import DepthRecord, read_depth
 from ..data.depths.settings import DepthDataset
 from ..data.depths.transforms import resize_depth
@@ -69,7 +69,7 @@ def mask_samples(
     colours = colour_table(len(names), reader.dataset.colours)
 
     def draw(record: MaskRecord) -> np.ndarray:
-        image, geometry = resize(read_image(record.image), Size(SIDE, SIDE), "fit")
+        image, geometry = resize(reader.picture(record), Size(SIDE, SIDE), "fit")
         mask = resize_mask(reader.of(record, geometry.original), geometry.resized)
         return draw_classes(image, mask, colours)
 
@@ -78,12 +78,13 @@ def mask_samples(
 
 
 def label_samples(
-    records: Sequence[LabelRecord], names: Sequence[str], count: int
+    records: Sequence[LabelRecord], names: Sequence[str], count: int, channels: int = 3
 ) -> np.ndarray | None:
     """Images with the names of their classes, as many of each class as there is room for."""
 
     def draw(record: LabelRecord) -> np.ndarray:
-        image, _ = resize(read_image(record.image), Size(_LABELLED_SIDE, _LABELLED_SIDE), "fit")
+        whole = read_picture(record.image, channels)
+        image, _ = resize(whole, Size(_LABELLED_SIDE, _LABELLED_SIDE), "fit")
         lines = [names[label] for label in record.labels] or ["(no class)"]
         # Colour 0 of the drawing is the background's.
         return draw_ranking(image, lines, [label + 1 for label in record.labels] or [0])

@@ -5,10 +5,12 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from src.backbones.catalog import CATALOG
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.detection.heads.matching import match_anchors
@@ -169,4 +171,4 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
 def test_the_pyramid_is_as_wide_as_the_backbone_affords(name: str, channels: int) -> None:
     from src.detection.model import pyramid_channels
 
-    assert pyramid_channels(name) == channels
+    assert pyramid_channels(SimpleNamespace(spec=CATALOG[name])) == channels  # type: ignore

@@ -30,4 +30,18 @@ def _entry_point(name: str):
     return create
 
 
+def timm_model(name: str, *, pretrained: bool = False, weights: str | None = None, **_ignored):
+    """Any feature extractor of timm; weights: a file in place of timm's own."""
+    from dino_timm.any_timm import any_timm
+
+    return any_timm(name, pretrained, weights)
+
+
+def hf_model(name: str, *, pretrained: bool = False, source: dict | None = None, **_ignored):
+    """Any vision backbone of transformers, by name or folder; source: its configuration."""
+    from dino_timm.any_hf import any_hf
+
+    return any_hf(name, pretrained, source)
+
+
 globals().update({name: _entry_point(name) for name in ARCHITECTURES})

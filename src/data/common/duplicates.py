@@ -9,12 +9,13 @@ import numpy as np
 
 from ...core.structures import Size
 from .faults import Fault
-from .images import read_image
+from .images import read_bands
 
 
-def see_image(path: Path) -> tuple[Size, bytes]:
-    """The size of an image and a digest of its pixels; UserError when it cannot be read."""
-    image = read_image(path)
+def see_image(path: Path, channels: int = 3) -> tuple[Size, bytes]:
+    """The size of an image and a digest of its pixels; UserError when it cannot be read, or has
+    other channels."""
+    image = read_bands(path, channels)
     return Size(image.shape[1], image.shape[0]), digest_of(image)
 
 

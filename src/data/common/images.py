@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -73,6 +73,61 @@ def decode_image(content: bytes, path: str | Path = "(memory)") -> np.ndarray:
     return image
 
 
+def read_bands(path: str | Path, channels: int) -> np.ndarray:
+    """An image of so many channels, [H, W, channels]: of 3 as ``read_image``, else float32 of
+    [0, 1] (8 and 16 bits by their largest value, floats as they are). TIFF and PNG files of 1 or 4
+    channels, NPY files of any number ([H, W, C] or [C, H, W]). UserError."""
+    if channels == 3 and not is_array(path):
+        return read_image(path)
+    try:
+        with open_file(path) as file:
+            content = file.read()
+        if is_array(path):
+            image = np.load(io.BytesIO(content), allow_pickle=False)
+        else:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, ValueError, EOFError, cv2.error) as error:
+        raise UserError(f"cannot read image {path}: {error}") from None
+    if image is None or image.dtype.kind not in "fu" or image.ndim not in (2, 3):
+        raise UserError(
+            f"cannot read image {path}: it holds no picture of whole numbers without a sign or of "
+            "floats (TIFF files of more than 4 channels: write them as .npy)"
+        )
+    image = image[..., None] if image.ndim == 2 else image
+    if is_array(path) and image.shape[2] != channels == image.shape[0]:
+        image = image.transpose(1, 2, 0)
+    if image.shape[2] != channels:
+        raise UserError(
+            f"cannot use image {path}: it has {image.shape[2]} channels, and {channels} are "
+            "expected (CHANNELS of the dataset YAML, or what the model was trained on)"
+        )
+    if channels == 4 and not is_array(path):
+        image = image[..., [2, 1, 0, 3]]  # cv2's order
+    largest = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    return np.ascontiguousarray(image, np.float32) / np.float32(largest)
+
+
+def is_array(path: str | Path) -> bool:
+    """Whether the name is that of an image in an NPY file."""
+    return Path(path).suffix.lower() == ".npy"
+
+
+def picture_of(image: np.ndarray) -> np.ndarray:
+    """An image of any channels as one to look at, uint8 [H, W, 3]: its first three (of fewer the
+    first), from the 2nd to the 98th percentile of them all."""
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return image
+    shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1].repeat(3, axis=2)
+    low, high = np.percentile(shown, (2, 98))
+    scaled = (shown - low) * (255 / max(high - low, 1e-6))
+    return np.ascontiguousarray(scaled.clip(0, 255).astype(np.uint8))
+
+
+def read_picture(path: str | Path, channels: int) -> np.ndarray:
+    """An image of so many channels to look at, uint8 [H, W, 3]."""
+    return picture_of(read_bands(path, channels))
+
+
 def _decode_jpeg(content: bytes) -> np.ndarray | None:
     """The pixels that cv2 makes of a plain JPEG, a fifth sooner; None: leave it to cv2, as what may
     have to be turned (EXIF)."""
@@ -107,6 +162,10 @@ def image_size_of(path: str | Path) -> Size:
     Raises UserError when the header cannot be read.
     """
     try:
+        if is_array(path):
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            first = 1 if len(shape) == 3 and shape[0] < min(shape[1:]) else 0
+            return Size(shape[first + 1], shape[first])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with open_file(path) as opened, Image.open(opened) as file:
@@ -152,40 +211,49 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+def is_bands(path: Path) -> bool:
+    """Whether the name is that of an image of any number of channels."""
+    return is_image(path) or is_array(path)
+
+
 def list_images(
-    source: str | Path | Sequence[str | Path], recursive: bool | None = None
+    source: str | Path | Sequence[str | Path],
+    recursive: bool | None = None,
+    accept: Callable[[Path], bool] | None = None,
 ) -> list[Path]:
     """The images of a file, a folder, a glob (``**`` for any depth), WebDataset shards
     (``shards-{000..009}.tar``), or of several of these.
 
     recursive: with those in the sub-folders of a folder. Where it is False these are counted in a
     log line, and taken all the same when the folder has none of its own; None: the caller has no
-    such option. Natural order within a source (of shards that in which they are named, and within
-    each its own), each image once. Raises UserError when a source has none.
+    such option. accept: which names are images (default: ``is_image``). Natural order within a
+    source (of shards that in which they are named, and within each its own), each image once.
+    Raises UserError when a source has none.
     """
     if not isinstance(source, (str, Path)):
-        found = [path for one in source for path in list_images(one, recursive)]
+        found = [path for one in source for path in list_images(one, recursive, accept)]
         first: dict[str, Path] = {}
         for real, path in zip(resolved(found), found):
             first.setdefault(real, path)
         return list(first.values())
+    accept = accept or is_image
     text = str(Path(source).expanduser())
     path = Path(text)
     if is_shards(text):
         shards = find_shards(text)
         named = (one / name for one in shards for name in open_shard(one).names)
-        members = [member for member in named if is_image(member)]
+        members = [member for member in named if accept(member)]
         if not members:
             raise UserError(f"no image in {text}")
         return members
     if path.is_dir():
-        found = _images_of_folder(path, recursive)
+        found = _images_of_folder(path, recursive, accept)
     elif path.is_file():
-        if not is_image(path):
+        if not accept(path):
             raise UserError(f"{path} is not an image (known: {' '.join(sorted(SUFFIXES))})")
         found = [path]
     elif glob.has_magic(text):
-        found = [Path(p) for p in glob.glob(text, recursive=True) if is_image(Path(p))]
+        found = [Path(p) for p in glob.glob(text, recursive=True) if accept(Path(p))]
         if not found:
             raise UserError(f"no image matches {text}")
     else:
@@ -193,11 +261,13 @@ def list_images(
     return sorted(found, key=natural_key)
 
 
-def _images_of_folder(path: Path, recursive: bool | None) -> list[Path]:
-    found, folders = _listed(path)
+def _images_of_folder(
+    path: Path, recursive: bool | None, accept: Callable[[Path], bool]
+) -> list[Path]:
+    found, folders = _listed(path, accept)
     below = []
     while folders:
-        more, deeper = _listed(folders.pop())
+        more, deeper = _listed(folders.pop(), accept)
         below += more
         folders += [folder for folder in deeper if not folder.is_symlink()]
     if recursive or (recursive is False and below and not found):
@@ -215,12 +285,21 @@ def _images_of_folder(path: Path, recursive: bool | None) -> list[Path]:
     return found
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
+def _listed(folder: Path, accept: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
     """The images of a folder and its sub-folders, without asking the file system for each."""
     with os.scandir(folder) as entries:
         there = [(folder / e.name, e.is_dir(), e.is_file()) for e in entries]
-    images = [path for path, _, is_file in there if is_file and is_image(path)]
+    images = [path for path, _, is_file in there if is_file and accept(path)]
     return images, [path for path, is_folder, _ in there if is_folder]
+
+
+def require_colours(preset: str, channels: int) -> None:
+    """UserError for an augmentation of colours where the channels are none."""
+    if preset == "strong" and channels != 3:
+        raise UserError(
+            f"--augment strong changes red, green and blue, and the images have {channels} "
+            "channels: give another --augment"
+        )
 
 
 def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:
@@ -239,7 +318,7 @@ def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:
 
 
 def resize(image: np.ndarray, size: Size, mode: ResizeMode) -> tuple[np.ndarray, Geometry]:
-    """Resize uint8 [H, W, C]: ``fit`` inside WxH with the aspect kept, ``stretch`` to WxH,
+    """Resize [H, W, C]: ``fit`` inside WxH with the aspect kept, ``stretch`` to WxH,
     ``short`` with the aspect kept until the short side is that of WxH (the long one at most 4 times
     WxH's: an image of a few rows would else have no end), ``crop``: to cover 8/7 of WxH with the
     aspect kept, and of that the middle (resize 256, crop 224). A crop's Geometry says sizes alone.
@@ -259,4 +338,5 @@ def resize(image: np.ndarray, size: Size, mode: ResizeMode) -> tuple[np.ndarray,
         shrinkage = max(original.width / resized.width, original.height / resized.height)
         how = cv2.INTER_AREA if shrinkage >= 2 else cv2.INTER_LINEAR
         image = cv2.resize(image, resized, interpolation=how)
+        image = image[..., None] if image.ndim == 2 else image  # cv2 drops a single channel's axis
     return image, Geometry(original=original, resized=resized)

@@ -68,8 +68,9 @@ class Packed:
 class Batch:
     """Images of one step on one process.
 
-    images: uint8 [B, 3, H, W] RGB, padded right and bottom with zeros to the largest of the
-    batch (in memory [B, H, W, 3], torch's channels_last); sizes: (h, w) before the padding;
+    images: uint8 [B, 3, H, W] RGB (float32 [B, C, H, W] of other channels), padded right and
+    bottom with zeros to the largest of the batch (in memory [B, H, W, C], torch's channels_last);
+    sizes: (h, w) before the padding;
     targets: the tensors of each image by name, as its task has them (``DetectionTarget`` in
     resized pixels, ``SegmentationTarget``), views of ``packed``; indices: positions in the list
     of records; geometries: how each original became its image.
@@ -201,7 +202,8 @@ def collate(samples: list[_Sample | _Failure]) -> Batch | _Failure:
     loaded = [sample.loaded for sample in good]
     sizes = [(one.image.shape[0], one.image.shape[1]) for one in loaded]
     height, width = (max(side) for side in zip(*sizes))
-    images = torch.empty((len(good), height, width, 3), dtype=torch.uint8)
+    first = torch.from_numpy(loaded[0].image)
+    images = torch.empty((len(good), height, width, first.shape[2]), dtype=first.dtype)
     for canvas, one, (h, w) in zip(images.numpy(), loaded, sizes):
         canvas[:h, :w] = one.image
         canvas[h:] = 0

@@ -117,14 +117,16 @@ def pair_files(
     suffixes: tuple[str, str],
     recursive: bool,
     accept: Callable[[Path], bool] = is_image,
+    accept_image: Callable[[Path], bool] = is_image,
 ) -> tuple[list[Pair], list[Fault]]:
     """The pairs of a split, by name (``files_by_name``), and what has no partner.
 
     kind: "mask" or "depth"; suffixes: ends of the image's and the truth's stems that are no part
-    of the name; accept: whether a file can be a truth. An image without a truth is an error; a
-    truth without an image is worth a word. With a split file only what it names is looked at.
+    of the name; accept: whether a file can be a truth; accept_image: an image. An image without a
+    truth is an error; a truth without an image is worth a word. With a split file only what it
+    names is looked at.
     """
-    images, faults = files_by_name(folders.images, suffixes[0], recursive, "images")
+    images, faults = files_by_name(folders.images, suffixes[0], recursive, "images", accept_image)
     truths, more = files_by_name(folders.truths, suffixes[1], recursive, f"{kind}s", accept)
     faults += more
     names: Iterable[str] = images

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from ...core.config import CommandSettings, Settings, option
 from ...core.structures import WholeResize
+
+
+class BandDataset(Settings):
+    """Images of any number of channels, and their statistics."""
+
+    CHANNELS: int = Field(3, ge=1, le=512, description="channels of the images")
+    MEAN: list[float] | None = Field(
+        None, description="mean of each channel, in [0, 1] (integers: of their largest value)"
+    )
+    STD: list[float] | None = Field(None, description="standard deviation of each channel")
+
+    @model_validator(mode="after")
+    def _one_of_each_channel(self) -> BandDataset:
+        for key in ("MEAN", "STD"):
+            values = getattr(self, key)
+            if values is None and self.CHANNELS != 3:
+                raise ValueError(f"CHANNELS {self.CHANNELS} needs MEAN and STD, a number each")
+            if values is not None and len(values) != self.CHANNELS:
+                raise ValueError(f"{key} has {len(values)} numbers for {self.CHANNELS} CHANNELS")
+        if min(self.STD or [1.0]) <= 0:
+            raise ValueError("STD: each number must be above 0")
+        return self
 
 
 class PairDataset(Settings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ...core.errors import UserError
@@ -86,8 +87,9 @@ def examine_labels(data: LabelData, workers: int = 4) -> LabelReport:
             for name, count in zip(data.names, part.counts)
             if not count
         ]
+        see = partial(_see, channels=data.channels)
         with ThreadPoolExecutor(workers) as pool:
-            for record, (found, fault) in zip(records, pool.map(_see, records)):
+            for record, (found, fault) in zip(records, pool.map(see, records)):
                 if found is None:
                     part.faults += [fault] if fault else []
                     continue
@@ -106,8 +108,8 @@ def examine_labels(data: LabelData, workers: int = 4) -> LabelReport:
     return report
 
 
-def _see(record: LabelRecord) -> tuple[tuple[Size, bytes] | None, Fault | None]:
+def _see(record: LabelRecord, channels: int) -> tuple[tuple[Size, bytes] | None, Fault | None]:
     try:
-        return see_image(record.image), None
+        return see_image(record.image, channels), None
     except UserError as error:
         return None, Fault("unreadable image", record.image, str(error))

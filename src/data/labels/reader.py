@@ -12,7 +12,7 @@ from pathlib import Path
 from ...core.errors import UserError
 from ...core.registry import did_you_mean
 from ..common.faults import Fault
-from ..common.images import image_size_of, is_image, natural_key
+from ..common.images import image_size_of, is_bands, natural_key
 from ..common.listing import Split, resolve_root
 from ..common.shards import is_shards
 from .settings import LabelDataset
@@ -32,12 +32,14 @@ class LabelRecord:
 
 @dataclass
 class LabelData:
-    """Both splits of a data set. names: class names by index; found: faults by split."""
+    """Both splits of a data set. names: class names by index; found: faults by split; channels: of
+    the images."""
 
     names: list[str]
     multi_label: bool
     records: dict[str, list[LabelRecord]]
     found: dict[str, list[Fault]]
+    channels: int = 3
 
     @property
     def faults(self) -> list[Fault]:
@@ -83,7 +85,7 @@ def read_labels(
     for name, rows in listed.items():
         records[name], more = _indexed(rows, names, multi)
         faults[name] += more
-    return LabelData(names, multi, records, faults)
+    return LabelData(names, multi, records, faults, dataset.CHANNELS)
 
 
 def split_source(
@@ -113,7 +115,7 @@ def split_source(
 def read_folder(folder: Path) -> tuple[Named, list[str], list[Fault]]:
     """Images below a folder a class: (images with their class), sorted class names, faults."""
     classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
-    loose = sorted(path.name for path in folder.iterdir() if path.is_file() and is_image(path))
+    loose = sorted(path.name for path in folder.iterdir() if path.is_file() and is_bands(path))
     if not classes:
         raise UserError(
             f"{folder} has no sub-folder: put the images of each class into a folder of its name"
@@ -126,7 +128,7 @@ def read_folder(folder: Path) -> tuple[Named, list[str], list[Fault]]:
         faults.append(Fault("image without class", folder, detail, "warning"))
     for name in classes:
         paths = [Path(top) / f for top, _, files in os.walk(folder / name) for f in files]
-        images = sorted((path for path in paths if is_image(path)), key=natural_key)
+        images = sorted((path for path in paths if is_bands(path)), key=natural_key)
         rows += [(path, (name,)) for path in images]
         if not images:
             faults.append(Fault("empty class", folder / name, "no image in it", "warning"))
@@ -145,7 +147,7 @@ def read_csv(path: Path) -> tuple[Named, list[str], list[Fault]]:
             table = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read the CSV file {path}: {error}") from None
-    if table and not is_image(Path(table[0][0])) and not (path.parent / table[0][0]).is_file():
+    if table and not is_bands(Path(table[0][0])) and not (path.parent / table[0][0]).is_file():
         table = _named_columns(table, path)
     if not table:
         raise UserError(f"{path} has no rows; they look like: images/1.jpg,cat")

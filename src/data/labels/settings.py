@@ -8,10 +8,10 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from ...core.config import CommandSettings, Settings, option
-from ..common.settings import CheckData
+from ..common.settings import BandDataset, CheckData
 
 
-class LabelDataset(Settings):
+class LabelDataset(BandDataset):
     """A classification data set: a folder a class, WebDataset shards, or a CSV of path,label.
 
     Paths are relative to DATA_ROOT, and that to the working folder (or the project's root).

@@ -23,7 +23,8 @@ class LabelTransform:
 
     Presets, in training only: none; flip = mirrored half of the time; crop = a random part (35 to
     100 % of the area, aspect 3/4 to 4/3) stretched to ``size``, and flip; strong = and colour,
-    grey, blur. classes: their number in multi-label data, whose targets are 0 or 1 for each.
+    grey, blur. classes: their number in multi-label data, whose targets are 0 or 1 for
+    each; channels: of the images.
     """
 
     def __init__(
@@ -33,9 +34,12 @@ class LabelTransform:
         preset: LabelPreset = "crop",
         training: bool = True,
         classes: int | None = None,
+        channels: int = 3,
     ) -> None:
         self.size, self.mode, self.classes = Size(*size), mode, classes
+        self.channels = channels
         self.preset: LabelPreset = preset if training else "none"
+        images.require_colours(self.preset, channels)
         self._pipeline: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,6 +56,7 @@ class LabelTransform:
             "preset": self.preset,
             "crop": [*SCALE, *RATIO],
             "classes": self.classes,
+            **({} if self.channels == 3 else {"channels": self.channels}),
         }
 
     def output_size(self, original: Size) -> Size:
@@ -63,8 +68,9 @@ class LabelTransform:
     def load(
         self, record: LabelRecord, seed: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
-        """Image uint8 [h, w, 3], {"label": int64 []} or {"labels": float32 [C]}, geometry."""
-        image, geometry = self(images.read_image(record.image), seed)
+        """Image uint8 [h, w, 3] (of other channels float32), {"label": int64 []} or {"labels":
+        float32 [C]}, geometry."""
+        image, geometry = self(images.read_bands(record.image, self.channels), seed)
         return image, label_target(record, self.classes), geometry
 
     def __call__(self, image: np.ndarray, seed: int = 0) -> tuple[np.ndarray, Geometry]:

@@ -114,7 +114,7 @@ def examine_masks(
 def _see(record: MaskRecord, reader: MaskReader) -> _Seen:
     classes = len(reader.dataset.names)
     try:
-        size, digest = see_image(record.image)
+        size, digest = see_image(record.image, reader.dataset.CHANNELS)
     except UserError as error:
         return _Seen(None, None, None, Fault("unreadable image", record.image, str(error)))
     try:

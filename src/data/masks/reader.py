@@ -17,7 +17,7 @@ from ...core.files import atomic_path
 from ...core.structures import IGNORE, Size
 from ..common.arrays import npy
 from ..common.faults import Fault
-from ..common.images import image_size_of, is_image
+from ..common.images import image_size_of, is_bands, is_image, read_bands, read_picture
 from ..common.listing import Split
 from ..common.pairs import Folders, check_pairs, named_folders, pair_files
 from .settings import Colour, MaskDataset
@@ -67,7 +67,12 @@ def read_mask_split(dataset: MaskDataset, folders: Folders) -> tuple[list[MaskRe
     """The pairs of a split, and what has no partner (see ``pairs.pair_files``) or is coded in
     another way than the rest."""
     pairs, faults = pair_files(
-        folders, "mask", (dataset.IMAGE_SUFFIX, dataset.MASK_SUFFIX), dataset.RECURSIVE, is_mask
+        folders,
+        "mask",
+        (dataset.IMAGE_SUFFIX, dataset.MASK_SUFFIX),
+        dataset.RECURSIVE,
+        is_mask,
+        is_image if dataset.CHANNELS == 3 else is_bands,
     )
     coded, mixed = decide_coding(dataset, [mask for _, mask, _ in pairs])
     return [MaskRecord(*pair, coded) for pair in pairs], [*faults, *mixed]
@@ -115,6 +120,14 @@ class MaskReader:
             if others in dataset.names
             else IGNORE
         )
+
+    def image(self, record: MaskRecord) -> np.ndarray:
+        """The image of a pair, [H, W, CHANNELS]; see ``images.read_bands``."""
+        return read_bands(record.image, self.dataset.CHANNELS)
+
+    def picture(self, record: MaskRecord) -> np.ndarray:
+        """The image of a pair to look at, uint8 [H, W, 3]."""
+        return read_picture(record.image, self.dataset.CHANNELS)
 
     @property
     def rules(self) -> str:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ...core.config import CommandSettings, Settings, option
-from ..common.settings import CheckData, PairDataset
+from ..common.settings import BandDataset, CheckData, PairDataset
 
 Colour = tuple[int, int, int]
 MOST_CLASSES = 255  # indices are bytes, and 255 is kept for pixels without a class
 
 
-class MaskDataset(PairDataset):
+class MaskDataset(BandDataset, PairDataset):
     """A segmentation data set: the tutorial's keys, and those of further layouts."""
 
     TRAIN_MASKS: Path | None = Field(None, description="folder of training masks")

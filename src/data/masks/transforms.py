@@ -42,6 +42,8 @@ class MaskTransform:
         self.reader, self.size, self.mode = reader, Size(*size), mode
         self.training = training
         self.preset: MaskPreset = preset if training else "none"
+        self.channels = getattr(reader.dataset, "CHANNELS", 3)  # of instances always
+        images.require_colours(self.preset, self.channels)
         self._pipeline: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class MaskTransform:
             "preset": self.preset,
             "training": self.training,
             "jitter": [*JITTER, *LSJ],
+            **({} if self.channels == 3 else {"channels": self.channels}),
         }
 
     def output_size(self, original: Size) -> Size:
@@ -69,11 +72,11 @@ class MaskTransform:
     def load(
         self, record: MaskRecord, seed: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray], Geometry]:
-        """Image uint8 [h, w, 3], {"mask": uint8 [h, w]}, geometry.
+        """Image uint8 [h, w, 3] (of other channels float32), {"mask": uint8 [h, w]}, geometry.
 
         In validation the mask keeps its own size: scores are taken in the original pixels.
         """
-        image = images.read_image(record.image)
+        image = self.reader.image(record)
         mask = self.reader.of(record, Size(image.shape[1], image.shape[0]))
         if not self.training:
             own = Size(image.shape[1], image.shape[0])
@@ -111,7 +114,9 @@ class MaskTransform:
         self, image: np.ndarray, mask: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._pipeline is None:
-            self._pipeline = build_pipeline(self.size, self.preset == "strong", self.fill)
+            mean = None if self.channels == 3 else self.reader.dataset.MEAN
+            strong = self.preset == "strong"
+            self._pipeline = build_pipeline(self.size, strong, self.fill, mean)
         self._pipeline.set_random_seed(seed)
         done = self._pipeline(image=image, mask=mask)
         return done["image"], done["mask"]
@@ -124,15 +129,18 @@ def resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def build_pipeline(size: Size, strong: bool, fill: int) -> Any:
-    """Albumentations: pad (image grey, mask ``fill``), crop to ``size``, flip, and colours."""
+def build_pipeline(size: Size, strong: bool, fill: int, mean: list[float] | None = None) -> Any:
+    """Albumentations: pad (image grey, or the ``mean`` of its channels; mask ``fill``), crop to
+    ``size``, flip, and colours."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
     import albumentations as A  # noqa: N812
 
     from ..boxes.distortion import FILL
 
     steps: list[Any] = [
-        A.PadIfNeeded(size.height, size.width, fill=FILL, fill_mask=fill, position="random"),
+        A.PadIfNeeded(
+            size.height, size.width, fill=mean or FILL, fill_mask=fill, position="random"
+        ),
         A.RandomCrop(size.height, size.width),
         A.HorizontalFlip(p=0.5),
     ]
