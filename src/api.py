@@ -21,7 +21,7 @@ from .core.config import combine, image_size, validate
 from .core.errors import UserError
 from .core.structures import ResizeMode, Size
 from .core.task_spec import Loaded
-from .data.common.images import list_images, read_image, resize
+from .data.common.images import list_images, picture_of, read_bands, resize
 from .engine.precision import choose_device
 from .predict.restore import read_model
 from .tasks import tasks
@@ -103,9 +103,11 @@ class Model:
         listed, single = _listed(images)
         results: list[Result] = []
         for start in range(0, len(listed), self.predictor.batch):
-            arrays = [as_array(one) for one in listed[start : start + self.predictor.batch]]
+            part = listed[start : start + self.predictor.batch]
+            arrays = [as_array(one, self.predictor.channels) for one in part]
             answers = self.predictor.predict(arrays)
-            results += [self.result(array, answer) for array, answer in zip(arrays, answers)]
+            pairs = zip(map(picture_of, arrays), answers)
+            results += [self.result(picture, answer) for picture, answer in pairs]
         return results[0] if single else results
 
 
@@ -162,10 +164,15 @@ def _listed(images: Picture | Sequence[Picture]) -> tuple[list[Any], bool]:
     return [images], True
 
 
-def as_array(image: Any) -> np.ndarray:
-    """Any picture as RGB uint8 [H, W, 3]. UserError for what is none."""
+def as_array(image: Any, channels: int = 3) -> np.ndarray:
+    """Any picture as RGB uint8 [H, W, 3]; of other ``channels`` a path, or float32 [H, W, C] as it
+    is. UserError for what is none."""
     if isinstance(image, (str, Path)):
-        return read_image(image)
+        return read_bands(image, channels)
+    if channels != 3 and isinstance(image, np.ndarray):
+        if image.dtype != np.float32 or image.ndim != 3 or image.shape[2] != channels:
+            raise UserError(f"an array must be float32 [H, W, {channels}], not {_shown(image)}")
+        return image
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
             raise UserError(f"a tensor must be uint8 [3, H, W], not {_shown(image)}")

@@ -103,6 +103,8 @@ def write_file(options: ExportModelOptions, content: dict[str, Any]) -> Path:
     from .predict.runtimes.writers import Graph, write_exported
 
     predictor, model = _loaded(options, options.model)
+    if predictor.channels != 3:
+        raise UserError(f"export knows images of 3 channels, and this takes {predictor.channels}")
     model.centred = False  # a file says: padding to the right and the bottom
     height, width = model.fixed = model.canvas(*reversed(predictor.image_size))
     example = torch.zeros(options.batch, 3, height, width, device=options.device)

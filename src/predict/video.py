@@ -274,6 +274,8 @@ def report_video(
     frame's number, from 0. Returns the exit code: 0, or 1 when the file breaks off. Raises
     UserError.
     """
+    if predictor.channels != 3:
+        raise UserError(f"a video has three channels, and the model wants {predictor.channels}")
     window = Window("Results") if show else None
     reader = VideoReader(source)
     out_dir = require_writable(out_dir)
