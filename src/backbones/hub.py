@@ -62,7 +62,7 @@ def load_foreign(name: str, weights: str, source: dict[str, Any] | None) -> nn.M
     checkpoint of such a model keeps, to build it again without a network. UserError.
     """
     kind, _, inner = name.partition(":")
-    more: dict[str, Any] = {"source": source} if kind == "hf" else {}
+    more: dict[str, Any] = {"config": source} if kind == "hf" else {}
     if weights not in ("none", "pretrained"):
         folder = weights_folder(kind)
         path = next((p for p in (folder / weights, Path(weights)) if p.is_file()), None)

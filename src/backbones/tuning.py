@@ -61,10 +61,7 @@ def _add_adapters(backbone: Any, rank: int) -> None:
     found = [
         module
         for name, module in backbone.hub_model.named_modules()
-        if isinstance(module, nn.Linear)
-        # nn.MultiheadAttention reads the weight of its projection, and never calls it.
-        and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
-        and f"{name}.weight" in inside
+        if f"{name}.weight" in inside and _is_linear(module)
     ]
     if not found:
         raise UserError(
@@ -76,16 +73,30 @@ def _add_adapters(backbone: Any, rank: int) -> None:
             module.qkv_bias_separate = True
     for layer in found:
         holder: Any = layer
-        holder.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
-        holder.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
+        outputs, inputs = holder.weight.shape[:2]
+        holder.lora_a = nn.Parameter(holder.weight.new_empty(rank, inputs))
+        holder.lora_b = nn.Parameter(holder.weight.new_zeros(outputs, rank))
         nn.init.kaiming_uniform_(holder.lora_a, a=math.sqrt(5))
         layer.register_forward_hook(_adapted)
 
 
+def _is_linear(module: nn.Module) -> bool:
+    """A linear layer, or the 1x1 convolution that is one; not that of nn.MultiheadAttention, which
+    reads its weight and never calls it."""
+    if isinstance(module, nn.Conv2d):
+        plain = {module.kernel_size, module.stride} == {(1, 1)}
+        return plain and module.groups == 1
+    never_called = nn.modules.linear.NonDynamicallyQuantizableLinear
+    return isinstance(module, nn.Linear) and not isinstance(module, never_called)
+
+
 def _adapted(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """What an adapter adds to the answer of its layer."""
-    low = F.linear(inputs[0], layer.lora_a)
-    return output + F.linear(low, layer.lora_b) * (ALPHA / len(layer.lora_a))
+    down, up, scale = layer.lora_a, layer.lora_b, ALPHA / len(layer.lora_a)
+    if isinstance(layer, nn.Conv2d):
+        low = F.conv2d(inputs[0], down[..., None, None])
+        return output + F.conv2d(low, up[..., None, None]) * scale
+    return output + F.linear(F.linear(inputs[0], down), up) * scale
 
 
 @torch.no_grad()

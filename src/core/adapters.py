@@ -33,5 +33,7 @@ def without_adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 plain[name] = value
             elif name.endswith(DOWN):
                 change = state[f"{owner}.{UP}"].float() @ value.float()
-                plain[f"{owner}.weight"] = weight + ALPHA / len(value) * change.to(weight)
+                plain[f"{owner}.weight"] = weight + ALPHA / len(value) * change.to(weight).reshape(
+                    weight.shape
+                )
     return plain

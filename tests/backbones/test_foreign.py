@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,9 +16,11 @@ from src.core.adapters import is_adapter
 from src.core.errors import UserError
 from src.core.paths import output_folder
 from src.data.drawn.boxes import draw_dataset
+from src.detection.infer import infer_images
+from src.detection.settings import InferDetectionImage, TrainDetection
+from src.detection.train import train as train_detector
 from src.segmentation.settings import TrainSegmentation
 from src.segmentation.train import train
-from tests.conftest import PROJECT
 from tests.segmentation.test_commands import arguments, data  # noqa: F401 - a fixture
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 5, "num_attention_heads": 2}
@@ -99,7 +98,7 @@ def test_transformers_own_numbers(name, folders):
     folder, image = folders[name].removeprefix("hf:"), torch.randn(2, 3, 64, 64)
     maps = list(backbone(image).values())
     if name == "swin":
-        own = transformers.AutoBackbone.from_pretrained(folder, out_indices=[1, 2, 3, 4]).eval()
+        own = transformers.SwinBackbone.from_pretrained(folder, out_indices=[1, 2, 3, 4]).eval()
         for found, wanted in zip(maps, own(image).feature_maps, strict=True):
             torch.testing.assert_close(found, wanted)
         return
@@ -110,7 +109,7 @@ def test_transformers_own_numbers(name, folders):
     torch.testing.assert_close(value.flatten(2).mT, expected[:, first:])
     torch.testing.assert_close(token, expected[:, 0] if first else expected.mean(dim=1))
     if name == "dinov3":
-        own = transformers.AutoBackbone.from_pretrained(
+        own = transformers.DINOv3ViTBackbone.from_pretrained(
             folder, out_indices=[tap + 1 for tap in backbone.taps]
         ).eval()
         for found, wanted in zip(maps, own(image).feature_maps, strict=True):
@@ -181,20 +180,13 @@ def test_a_segmenter_on_one_and_its_checkpoint_alone(data, folders, tmp_path):  
     assert logits.shape == (3, 64, 96) and torch.isfinite(logits).all()
 
 
-def test_a_detector_on_one_by_the_real_commands(tmp_path):
+def test_a_detector_on_one_that_is_no_dino(tmp_path):
     drawn = draw_dataset(tmp_path / "drawn", train=8, valid=4)
     words = ["--config", "detection_configs/demo.yaml", "--data-root", drawn, "--imgsz", 96]
     words += ["--model-name", "timm:convnextv2_atto", "--weights", "none", "--tune", "last", 3]
-    words += ["--epochs", 1, "--workers", 0, "--batch", 4, "--out-dir", tmp_path / "run"]
-    assert call("train_detection.py", *words) == 0
+    words += ["--epochs", 2, "--workers", 0, "--batch", 4, "--out-dir", tmp_path / "run"]
+    history = train_detector(cli.parse(TrainDetection, list(map(str, words))))
+    assert history.column("loss")[1][1] < history.column("loss")[1][0]
     words = ["--model", tmp_path / "run", "--input", drawn / "valid", "--out-dir", tmp_path / "out"]
-    assert call("infer_det_image.py", *words) == 0
+    assert infer_images(cli.parse(InferDetectionImage, [str(word) for word in words])) == 0
     assert (tmp_path / "out" / "detections.json").exists()
-
-
-def call(*words: object) -> int:
-    """A script of the clone, its exit code."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=PROJECT, env=environment
-    ).returncode

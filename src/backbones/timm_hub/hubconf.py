@@ -37,11 +37,11 @@ def timm_model(name: str, *, pretrained: bool = False, weights: str | None = Non
     return any_timm(name, pretrained, weights)
 
 
-def hf_model(name: str, *, pretrained: bool = False, source: dict | None = None, **_ignored):
-    """Any vision backbone of transformers, by name or folder; source: its configuration."""
+def hf_model(name: str, *, pretrained: bool = False, config: dict | None = None, **_ignored):
+    """Any vision backbone of transformers, by name or folder; config: its configuration."""
     from dino_timm.any_hf import any_hf
 
-    return any_hf(name, pretrained, source)
+    return any_hf(name, pretrained, config)
 
 
 globals().update({name: _entry_point(name) for name in ARCHITECTURES})

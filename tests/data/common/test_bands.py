@@ -21,10 +21,10 @@ from src.data.check import check
 from src.data.common.images import image_size_of, picture_of, read_bands, read_image, resize
 from src.data.labels.settings import CheckLabels
 from src.data.masks.reader import write_mask
-from src.data.masks.settings import CheckMasks, MaskDataset
+from src.data.masks.settings import MaskDataset
 from src.evaluate import EvaluateOptions, evaluate
 from src.segmentation.infer import infer_images
-from src.segmentation.settings import InferSegmentationImage, TrainSegmentation
+from src.segmentation.settings import CheckSegmentation, InferSegmentationImage, TrainSegmentation
 from src.segmentation.train import train
 
 BANDS = {"CHANNELS": 4, "MEAN": [0.05, 0.05, 0.05, 0.1], "STD": [0.03, 0.03, 0.03, 0.1]}
@@ -120,7 +120,7 @@ def test_a_segmenter_of_four_channels(tmp_path):
             config[f"{split}_{kind}".upper()] = f"{split}/{kind}"
     (tmp_path / "bands.yaml").write_text(yaml.safe_dump(config))
     given = ["--config", tmp_path / "bands.yaml"]
-    looked = cli.parse(CheckMasks, words(*given, "--out-dir", tmp_path / "check"))
+    looked = cli.parse(CheckSegmentation, words(*given, "--out-dir", tmp_path / "check"))
     assert check("segmentation", looked) == 0
     assert read_image(tmp_path / "check" / "samples_train.jpg").std() > 10
     given += ["--model-name", "dinov3_convnext_atto", "--weights", "none", "--fine-tune"]

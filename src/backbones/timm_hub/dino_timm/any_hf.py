@@ -66,6 +66,7 @@ def any_hf(name: str, pretrained: bool, source: dict | None) -> Foreign:
     """A model by its name on the hub or its folder, random or with the weights there. source: its
     configuration, so that nothing is looked up. Raises ValueError for a model without features."""
     from transformers import CONFIG_MAPPING, AutoBackbone, AutoConfig, AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
     if source is None:
         config = AutoConfig.from_pretrained(name)
@@ -78,11 +79,12 @@ def any_hf(name: str, pretrained: bool, source: dict | None) -> Foreign:
     if in_stages:
         stages = [i for i, stage in enumerate(config.stage_names) if stage != "stem"]
         config.out_indices = stages[-4:]
-    kind = AutoBackbone if in_stages else AutoModel
     if pretrained:
+        # AutoBackbone.from_pretrained asks the network whether a folder is there.
+        kind = MODEL_FOR_BACKBONE_MAPPING[type(config)] if in_stages else AutoModel
         model = kind.from_pretrained(name, config=config, dtype=torch.float32)
     else:
-        model = kind.from_config(config)
+        model = (AutoBackbone if in_stages else AutoModel).from_config(config)
     backbone = HfStages(model) if in_stages else HfViT(model, config)
     backbone.source = config.to_dict()
     if source is None:
