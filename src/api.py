@@ -21,7 +21,7 @@ from .core.config import combine, image_size, validate
 from .core.errors import UserError
 from .core.structures import ResizeMode, Size
 from .core.task_spec import Loaded
-from .data.common.images import list_images, picture_of, read_bands, resize
+from .data.common.images import list_images, read_bands, resize, shown_bands
 from .engine.precision import choose_device
 from .predict.restore import read_model
 from .tasks import tasks
@@ -106,7 +106,7 @@ class Model:
             part = listed[start : start + self.predictor.batch]
             arrays = [as_array(one, self.predictor.channels) for one in part]
             answers = self.predictor.predict(arrays)
-            pairs = zip(map(picture_of, arrays), answers)
+            pairs = zip(map(shown_bands, arrays), answers)
             results += [self.result(picture, answer) for picture, answer in pairs]
         return results[0] if single else results
 

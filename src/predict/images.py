@@ -27,8 +27,8 @@ from ..data.common.images import (
     is_bands,
     is_image,
     list_images,
-    picture_of,
     read_bands,
+    shown_bands,
     write_image,
 )
 from .predictor import Predictor, Prepared
@@ -329,7 +329,7 @@ class _ImageRun:
             "file_name": str(self.paths[index]),
             "output": self.outputs[index].name,
         }
-        annotated = self.report.add(picture_of(image), result, info)
+        annotated = self.report.add(shown_bands(image), result, info)
         self.progress.advance()
         if self.window is not None and not self.window.show(annotated, 0):
             self.window.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.common.images import picture_of, write_image
+from ..data.common.images import shown_bands, write_image
 from ..engine.distributed import is_main
 from .draw import contact_sheet
 
@@ -36,7 +36,7 @@ def save_samples(
     batch = next(iter(loader))
     drawn = [
         draw(
-            picture_of(image.permute(1, 2, 0).contiguous().numpy()),
+            shown_bands(image.permute(1, 2, 0).contiguous().numpy()),
             {name: value.numpy() for name, value in target.items()},
         )
         for image, target in zip(batch.image_list()[:MOST], batch.targets)

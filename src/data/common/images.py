@@ -112,7 +112,7 @@ def is_array(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".npy"
 
 
-def picture_of(image: np.ndarray) -> np.ndarray:
+def shown_bands(image: np.ndarray) -> np.ndarray:
     """An image of any channels as one to look at, uint8 [H, W, 3]: its first three (of fewer the
     first), from the 2nd to the 98th percentile of them all."""
     if image.dtype == np.uint8 and image.shape[2] == 3:
@@ -125,7 +125,7 @@ def picture_of(image: np.ndarray) -> np.ndarray:
 
 def read_picture(path: str | Path, channels: int) -> np.ndarray:
     """An image of so many channels to look at, uint8 [H, W, 3]."""
-    return picture_of(read_bands(path, channels))
+    return shown_bands(read_bands(path, channels))
 
 
 def _decode_jpeg(content: bytes) -> np.ndarray | None:

@@ -18,7 +18,7 @@ from src.core import cli
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.data.check import check
-from src.data.common.images import image_size_of, picture_of, read_bands, read_image, resize
+from src.data.common.images import image_size_of, read_bands, read_image, resize, shown_bands
 from src.data.labels.settings import CheckLabels
 from src.data.masks.reader import write_mask
 from src.data.masks.settings import MaskDataset
@@ -70,7 +70,7 @@ def test_files_of_every_kind(tmp_path):
     for channels in (1, 2, 6):  # cv2 has its own mind about axes of length 1, and above 4
         many = np.random.default_rng(0).random((20, 30, channels)).astype(np.float32)
         assert resize(many, Size(15, 15), "fit")[0].shape == (10, 15, channels)
-        assert picture_of(many).shape == (20, 30, 3) and picture_of(many).dtype == np.uint8
+        assert shown_bands(many).shape == (20, 30, 3) and shown_bands(many).dtype == np.uint8
     cv2.imwrite(str(tmp_path / "rgb.png"), np.zeros((4, 4, 3), np.uint8))
     assert read_bands(tmp_path / "rgb.png", 3).dtype == read_image(tmp_path / "rgb.png").dtype
 
