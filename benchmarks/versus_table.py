@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from src.core.config import to_yaml
@@ -21,12 +21,21 @@ def _epochs(results: list[Result]) -> list[Result]:
     return [epoch for result in results for epoch in result["epochs"]]
 
 
+def _best_epoch(result: Result) -> Result:
+    return max(result["epochs"], key=lambda epoch: epoch["mAP"])
+
+
 def _best(name: str) -> Figure:
-    return lambda results: max(_epochs(results), key=lambda epoch: epoch["mAP"])[name]
+    return lambda results: mean(_best_epoch(result)[name] for result in results)
+
+
+def _spread(name: str) -> Figure:
+    values = lambda results: [_best_epoch(result)[name] for result in results]  # noqa: E731
+    return lambda results: (max(values(results)) - min(values(results))) / 2
 
 
 def _last(name: str) -> Figure:
-    return lambda results: results[-1]["epochs"][-1][name]
+    return lambda results: mean(result["epochs"][-1][name] for result in results)
 
 
 def _per_epoch(over: str, under: str, more: bool = False) -> Figure:
@@ -46,6 +55,8 @@ ROWS: dict[str, list[tuple[str, str, Figure, bool]]] = {
     "train": [
         ("mAP, best epoch", "train", _best("mAP"), True),
         ("mAP50, best epoch", "train", _best("mAP50"), True),
+        ("mAP, half of the spread over the seeds", "train", _spread("mAP"), False),
+        ("mAP50, half of the spread", "train", _spread("mAP50"), False),
         ("mAP, last epoch", "train", _last("mAP"), True),
         ("mAP50, last epoch", "train", _last("mAP50"), True),
         ("training images/s, fine-tune", "train", RATE, True),
@@ -93,7 +104,7 @@ def write_table(folder: Path, options: Any, results: dict[str, Result]) -> str:
                 row = {"head": head, "what": what, "more_is_better": more}
                 for side in SIDES:
                     prefix = f"{source}-{head}-{side}-"
-                    runs = [r for name, r in results.items() if name.startswith(prefix)]
+                    runs = _at_best_rate({n: r for n, r in results.items() if n.startswith(prefix)})
                     if runs:
                         row[side] = figure(runs)
                 figures.append(row)
@@ -105,6 +116,15 @@ def write_table(folder: Path, options: Any, results: dict[str, Result]) -> str:
     write_json(folder / "results.json", content)
     write_text(folder / "options.yaml", to_yaml(options))
     return text
+
+
+def _at_best_rate(runs: dict[str, Result]) -> list[Result]:
+    """Of the tutorial's runs those of the learning rate with the best mAP; all of ours."""
+    rates: dict[str, list[Result]] = {}
+    for name, result in runs.items():
+        rates.setdefault(name.partition("-lr")[2], []).append(result)
+    trained = [of for of in rates.values() if "epochs" in of[0]]
+    return max(trained, key=_best("mAP")) if trained else [r for of in rates.values() for r in of]
 
 
 def machine() -> dict[str, Any]:

@@ -5,9 +5,10 @@
 
 Both train from the same backbone checkpoint (a seeded random one) on the same split, at the same
 size, seed and epochs, in processes of their own that take turns. Theirs uses AdamW 1e-4, as its
-README says, or --tutorial-lr; ours the recipe of the dataset YAML, and AdamW 1e-4 as well. A
-temporary copy of the tutorial project runs; its code is not changed, see ``tutorial_driver``.
-Every run leaves a JSON file; runs that have one are skipped when the command is given again.
+README says, or the best of several --tutorial-lr; ours the recipe of the dataset YAML, and AdamW
+1e-4 as well. With several --seed the table has means and spreads. A temporary copy of the tutorial
+project runs; its code is not changed, see ``tutorial_driver``. Every run leaves a JSON file; runs
+that have one are skipped when the command is given again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +51,7 @@ class VersusOptions(CommandSettings):
     frozen_epochs: int = option(2, ge=1, help="epochs of the frozen runs (speed only)")
     batch: int = option(8, ge=1, help="images a step")
     workers: int = option(2, ge=0, help="processes that load data")
-    seed: int = option(42, ge=0, help="seed of the backbone, the heads and the order")
+    seed: list[int] = option([42], help="seeds of the backbone, the heads and the order")
     parts: list[Literal["train", "frozen", "eval", "video"]] = option(
         ["train", "frozen", "eval", "video"],
         help="what to compare (eval is measured in the train runs)",
@@ -58,7 +59,9 @@ class VersusOptions(CommandSettings):
     heads: list[Literal["ssd", "retinanet", "atss"]] = option(
         ["ssd", "retinanet"], help="heads (theirs has no atss: ours is beside their best)"
     )
-    tutorial_lr: float = option(1e-4, gt=0, help="their learning rate (their README's: 1e-4)")
+    tutorial_lr: list[float] = option(
+        [1e-4], help="their learning rates, the best of each head counts (their README's: 1e-4)"
+    )
     sides: list[Side] = option(
         ["recipe", "tutorial", "fit", "stretch"],
         help="who runs, in turns: ours with the YAML's recipe, theirs, ours with AdamW 1e-4 and "
@@ -70,7 +73,7 @@ class VersusOptions(CommandSettings):
     limit: int = option(0, ge=0, help="use the first N images of each split only; 0 = all")
     out_dir: Path = option(Path("versus_tutorial"), help="sub-folder of outputs/")
 
-    @field_validator("parts", "heads", "sides", mode="before")
+    @field_validator("parts", "heads", "sides", "seed", "tutorial_lr", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         words = [value] if isinstance(value, str) else value
@@ -84,11 +87,14 @@ class Run:
     part: Literal["train", "frozen", "video"]
     head: str
     side: Side
+    seed: int
+    rate: float = 1e-4
     repeat: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.part}-{self.head}-{self.side}-{self.repeat}"
+        tried = f"-lr{self.rate:g}" if self.side == "tutorial" else ""
+        return f"{self.part}-{self.head}-{self.side}-{self.repeat}-s{self.seed}{tried}"
 
 
 class Bench:
@@ -99,21 +105,24 @@ class Bench:
 
         self.options = options
         o = options
-        setting = f"{o.model_name}-{o.imgsz}-b{o.batch}-e{o.epochs}-s{o.seed}"
+        setting = f"{o.model_name}-{o.imgsz}-b{o.batch}-e{o.epochs}"
         setting += f"-n{o.limit}" if o.limit else ""
-        setting += f"-lr{o.tutorial_lr:g}" if o.tutorial_lr != 1e-4 else ""
         self.folder = output_folder(o.out_dir).resolve() / setting
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.weights = self.folder / "weights" / f"{o.model_name}_seed{o.seed}.pth"
         self.copy = self.folder / "tutorial"
         self.video = self.folder / "video.mp4"
 
     def prepare(self) -> None:
         """The backbone checkpoint, the copy of the tutorial project, its data and the video."""
-        save_random_backbone(self.options.model_name, self.options.seed, self.weights)
+        for seed in self.options.seed:
+            save_random_backbone(self.options.model_name, seed, self.weights(seed))
         self._copy_tutorial()
         if "video" in self.options.parts and not self.video.exists():
             make_video(self._records("valid"), self.video, self.options.frames)
+
+    def weights(self, seed: int) -> Path:
+        """The backbone checkpoint of a seed."""
+        return self.folder / "weights" / f"{self.options.model_name}_seed{seed}.pth"
 
     def _records(self, split: Literal["train", "valid"]) -> list[Any]:
         from src.core.config import load_yaml, validate
@@ -154,7 +163,7 @@ class Bench:
                 link = annotations / f"{record.image.stem}.xml"
                 link.symlink_to(record.annotation.resolve())
         config["CLASSES"] = list(self.dataset.names)
-        folders = f"DINOv3_REPO={HUB}\nDINOv3_WEIGHTS={self.weights.parent}\n"
+        folders = f"DINOv3_REPO={HUB}\nDINOv3_WEIGHTS={self.weights(0).parent}\n"
         (self.copy / ".env").write_text(folders)
         (self.copy / "detection_configs" / "versus.yaml").write_text(yaml.safe_dump(config))
 
@@ -203,19 +212,24 @@ class Bench:
         flags: list[Any] = ["--model-name", o.model_name, "--imgsz", o.imgsz, o.imgsz]
         flags += ["--epochs", epochs, "--batch", o.batch, "--workers", o.workers]
         flags += ["--head", run.head]
-        rate = o.tutorial_lr if run.side == "tutorial" else 1e-4
-        flags += ["--lr", rate, "--optimizer", "AdamW"] if run.side != "recipe" else []
+        flags += ["--lr", run.rate, "--optimizer", "AdamW"] if run.side != "recipe" else []
         flags += ["--fine-tune"] if run.part == "train" else []
         if run.side == "tutorial":
-            flags += ["--weights", self.weights.name, "--out-dir", run.name]
+            flags += ["--weights", self.weights(run.seed).name, "--out-dir", run.name]
             flags += ["--config", "detection_configs/versus.yaml"]
-            return self._theirs(path, "train_detection.py", flags)
-        flags += ["--weights", self.weights, "--out-dir", self.folder / run.name, "--overwrite"]
+            return self._theirs(run, path, "train_detection.py", flags)
+        flags += [
+            "--weights",
+            self.weights(run.seed),
+            "--out-dir",
+            self.folder / run.name,
+            "--overwrite",
+        ]
         flags += ["--config", o.config, "--hub", "local", "--repo-dir", HUB]
         flags += ["--resize", "stretch" if run.side == "stretch" else "fit"]
         # The YAML's recipe is switched off by naming its keys' defaults.
         flags += [] if run.side == "recipe" else self._plain_recipe()
-        flags += ["--feature-extractor", "multi", "--seed", o.seed, "--skip-check"]
+        flags += ["--feature-extractor", "multi", "--seed", run.seed, "--skip-check"]
         flags += ["--data-root", o.data_root] if o.data_root else []
         return ["benchmarks.our_driver", "train", path, o.limit, *flags]
 
@@ -236,14 +250,14 @@ class Bench:
             flags += [f"--{name.replace('_', '-')}", {**ours, **plain}[name].default]
         return flags
 
-    def _theirs(self, path: Path, script: str, flags: list[Any]) -> list[Any]:
-        o = self.options
-        return ["benchmarks.tutorial_driver", self.copy, path, o.imgsz, o.seed, script, *flags]
+    def _theirs(self, run: Run, path: Path, script: str, flags: list[Any]) -> list[Any]:
+        size = self.options.imgsz
+        return ["benchmarks.tutorial_driver", self.copy, path, size, run.seed, script, *flags]
 
     def _video(self, run: Run, path: Path) -> list[Any]:
         """Each side on a model that it trained itself (the train part, run when it must be)."""
-        trained = Run("train", run.head, run.side)
-        ours = [Run("train", run.head, side) for side in ("recipe", "fit")]
+        trained = replace(run, part="train", repeat=0)
+        ours = [replace(trained, side=side) for side in ("recipe", "fit")]
         if run.side == "stretch":  # speed alone: any model of ours does, run stretched
             trained = next((one for one in ours if self.result(one)), trained)
         self.run(trained)
@@ -255,7 +269,7 @@ class Bench:
             flags = ["--model", model, "--model-name", o.model_name, "--head", run.head]
             flags += ["--input", self.video, "--imgsz", o.imgsz, "--out-dir", run.name]
             flags += ["--config", "detection_configs/versus.yaml"]
-            return self._theirs(path, "infer_det_video.py", flags)
+            return self._theirs(run, path, "infer_det_video.py", flags)
         model = self.folder / trained.name / "best_model.pth"
         out_dir = self.folder / run.name
         resize = "stretch" if run.side == "stretch" else "fit"
@@ -265,13 +279,18 @@ class Bench:
     def plan(self) -> list[Run]:
         """All runs of the chosen parts; the sides take turns."""
         o, runs = self.options, []
-        for head in o.heads:
-            if {"train", "eval"} & set(o.parts):
-                runs += [Run("train", head, side) for side in o.sides]
+        if {"train", "eval"} & set(o.parts):
+            runs += [
+                Run("train", head, side, seed, rate)
+                for seed in o.seed
+                for head in o.heads
+                for side in o.sides
+                for rate in (o.tutorial_lr if side == "tutorial" else [1e-4])
+            ]
         for part in ("frozen", "video"):
             if part in o.parts:
                 runs += [
-                    Run(part, head, side, repeat)  # type: ignore[arg-type]
+                    Run(part, head, side, o.seed[0], o.tutorial_lr[0], repeat)  # type: ignore[arg-type]
                     for head in o.heads
                     for repeat in range(o.repeats)
                     for side in o.sides
@@ -335,8 +354,8 @@ def compare(options: VersusOptions) -> None:
 
     bench = Bench(options)
     bench.prepare()
-    results = {run: bench.run(run) for run in bench.plan()}
-    text = write_table(bench.folder, options, {run.name: r for run, r in results.items()})
+    results = {run.name: bench.run(run) for run in bench.plan()}
+    text = write_table(bench.folder, options, results)
     log.info("\n%s\nwritten to %s", text, bench.folder)
 
 

@@ -63,7 +63,12 @@ class TrainDetection(
         flags=["-c"],
         help="dataset YAML (detection_configs/)",
     )
-    lr: float = option(1e-3, gt=0, flags=["-lr", "--learning-rate"], help="learning rate")
+    lr: float = option(
+        1e-3,
+        gt=0,
+        flags=["-lr", "--learning-rate"],
+        help="learning rate (the default: for 16 images a step, else by the root of their number)",
+    )
     weight_decay: float = option(0.05, ge=0, help="weight decay (none on norms and biases)")
     schedule: Literal["multistep", "cosine", "flat-cosine"] = option(
         "cosine",
@@ -82,6 +87,13 @@ class TrainDetection(
         "flip",
         help="augmentation preset; lsj: large-scale jitter; mosaic: not in the last epochs",
     )
+    multi_scale: float = option(
+        0.0,
+        ge=0,
+        lt=1,
+        help="train a third of the batches so much smaller than --imgsz, a third so much larger, "
+        "e.g. 0.25; 0 = none",
+    )
     nms: float = option(0.45, gt=0, le=1, help="IoU above which the weaker of two boxes goes")
     scheduler: bool = option(False, hidden=True, help="the tutorial's flag; without effect")
     out_dir: Path = option(Path("img_det"), help="sub-folder of outputs/ for this run")
@@ -92,6 +104,15 @@ class TrainDetection(
         if self.head == "deimv2" and named:
             raise ValueError(
                 "--nms has no effect with --head deimv2, which needs none: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scales_of_images(self) -> TrainDetection:
+        if self.multi_scale and self.cache_features:
+            raise ValueError(
+                "--multi-scale resizes images; --cache-features keeps what the backbone said of "
+                "them: leave one out"
             )
         return self
 

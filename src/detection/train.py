@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class DetectionTask(TrainingTask[TrainDetection]):
     best_metric = "mAP"
 
     def __init__(self, options: TrainDetection, hooks: Sequence[Hook] = ()) -> None:
+        self.named = set(options.model_fields_set)  # before anything is filled in
         super().__init__(options, hooks)
         self.suggested: dict[str, dict[str, float]] = {}
 
@@ -50,7 +51,18 @@ class DetectionTask(TrainingTask[TrainDetection]):
 
     def read(self) -> None:
         """Both splits, checked."""
+        from ..engine.distributed import world
+
         self.records = read_data(self.options)
+        options = self.options
+        suited: dict[str, Any] = {}
+        if "batch" not in self.named:
+            suited["batch"] = suited_batch(options.batch, len(self.records["train"]), world())
+        images = suited.get("batch", options.batch) * options.accumulate
+        if "lr" not in self.named:
+            suited["lr"] = suited_rate(options.lr, images)
+        self.options = options.model_copy(update=suited)
+        self.options.model_fields_set.difference_update(suited)  # nobody named these: see tune
 
     def build_model(self) -> Detector:
         """The detector that the options name."""
@@ -62,7 +74,15 @@ class DetectionTask(TrainingTask[TrainDetection]):
         # The checkpoint says it, so that it can be built again whatever the default becomes.
         channels = options.pyramid_channels or pyramid_channels(detector.backbone)
         self.options = options.model_copy(update={"pyramid_channels": channels})
+        self.divisor = detector.divisor
         return detector
+
+    def loss(self) -> Callable[[nn.Module, Any], dict[str, torch.Tensor]]:
+        """The model's own losses, of batches of several sizes where that is asked for."""
+        from .scales import MultiScaleLoss
+
+        spread = self.options.multi_scale
+        return MultiScaleLoss(spread, self.divisor) if spread else super().loss()
 
     def loaders(self, model: Detector) -> tuple[BatchLoader, BatchLoader]:
         """This process's share of training and validation."""
@@ -143,6 +163,18 @@ class DetectionTask(TrainingTask[TrainDetection]):
             return draw_detections(image, target["boxes"], target["labels"], self.class_names())
 
         save_samples(loader, draw, path)
+
+
+def suited_batch(batch: int, images: int, world: int) -> int:
+    """At most ``batch``, and such that an epoch of few images has still 40 steps, or a batch 4
+    images (or one for each of ``world`` processes): small sets are learnt by steps."""
+    return -(-min(batch, max(4, images // 40)) // world) * world
+
+
+def suited_rate(lr: float, images: int) -> float:
+    """The rate of 16 images a step, for steps of so many: by the root of their number, since the
+    noise of Adam's steps grows so (https://arxiv.org/abs/2205.10287)."""
+    return float(f"{lr * (images / 16) ** 0.5:.2g}")
 
 
 def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:

@@ -4,13 +4,16 @@ from inspect import signature
 
 import pytest
 import torch
+import yaml
 
 from src.core.cli import parse
+from src.data.drawn.boxes import NAMES, draw_dataset
 from src.detection.model import build_detector, dinov3_detection
 from src.detection.settings import HEADS, TrainDetection
-from src.detection.train import DetectionTask
+from src.detection.train import DetectionTask, suited_batch
 from tests.conftest import PROJECT
 
+KINDS = (("IMG", "images"), ("ANNOT", "labels"))
 VOC = PROJECT / "detection_configs" / "voc_devkit.yaml"
 
 
@@ -53,3 +56,32 @@ def test_a_trained_backbone_is_tuned_with_care(tmp_path, trained, flags, expecte
     task = DetectionTask(parse(TrainDetection, words))
     task.tune(task.build_model())
     assert task.options.backbone_lr == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "images", "world", "expected"),
+    [(16, 160, 1, 4), (16, 400, 1, 10), (16, 5000, 1, 16), (4, 5000, 1, 4), (16, 160, 8, 8)],
+)
+def test_small_sets_take_small_batches(batch, images, world, expected):
+    assert suited_batch(batch, images, world) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "batch", "lr"),
+    [
+        ([], 4, 5e-4),
+        (["--batch", "16"], 16, 1e-3),
+        (["--batch", "4", "--accumulate", "4"], 4, 1e-3),
+        (["--batch", "2", "--lr", "1e-3"], 2, 1e-3),
+    ],
+)
+def test_the_default_rate_goes_by_the_images_of_a_step(tmp_path, flags, batch, lr):
+    draw_dataset(tmp_path, train=5, valid=2)
+    folders = {f"{s.upper()}_{k}": f"{s}/{v}" for s in ("train", "valid") for k, v in KINDS}
+    dataset = {"DATA_ROOT": str(tmp_path), "CLASSES": NAMES, **folders}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(dataset))
+    fixed = ["--config", tmp_path / "data.yaml", "--device", "cpu"]
+    task = DetectionTask(parse(TrainDetection, [str(word) for word in [*fixed, *flags]]))
+    task.read()
+    assert (task.options.batch, task.options.lr) == (batch, lr)
+    assert ("lr" in task.options.model_fields_set) == ("--lr" in flags)  # as ``tune`` asks
