@@ -56,10 +56,14 @@ class Backbone(nn.Module):
             hub_model.eval()
 
     def train(self, mode: bool = True) -> Backbone:
-        """As nn.Module's, but a frozen hub model stays in eval mode."""
+        """As nn.Module's, but a frozen hub model stays in eval mode, and so do batch norms of
+        others' models that are not trained themselves."""
         super().train(mode)
         if self.frozen:
             self.hub_model.eval()
+        for module in self.hub_model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train(module.training and any(p.requires_grad for p in module.parameters()))
         return self
 
     def tune(self, how: str, rank: int = 8) -> None:

@@ -52,8 +52,10 @@ class BackboneOptions(CommandSettings):
         """What a task's model builder takes; here, what it hands on to ``build_backbone``."""
         names = ("model_name", "weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
         found = {name: getattr(self, name) for name in names}
-        for name in ("mean", "std"):  # of the images, where their YAML says it
-            found[name] = getattr(self, name) or getattr(self.dataset, name.upper(), None)
+        for name in ("mean", "std"):
+            given, of_data = getattr(self, name), getattr(self.dataset, name.upper(), None)
+            other_channels = of_data is not None and len(of_data) != 3  # the flags are of three
+            found[name] = of_data if other_channels else given or of_data
         return found
 
 

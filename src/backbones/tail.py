@@ -17,7 +17,7 @@ class Tail(nn.Module):
 
     Tokens are [B, extra + 1 + registers + h * w, C]: ``extra`` of the head's own, without a place
     in the image (DINOv3's rotary positions pass them over), then the ViT's as they always were.
-    UserError for a backbone that is no ViT, or comes from a clone of the official code.
+    UserError for a backbone that is no ViT, or is not the bundled hub's own.
     """
 
     def __init__(self, backbone: Backbone, count: int, extra: int, *, user: str) -> None:
@@ -26,11 +26,12 @@ class Tail(nn.Module):
         if not spec.is_vit:
             raise UserError(
                 f"{user} works inside the last blocks of a vision transformer, and {spec.name} is "
-                "a ConvNeXt: choose another --model-name, or another --head"
+                "none: choose another --model-name, or another --head"
             )
         if not hasattr(hub, "take_last"):
             raise UserError(
-                f"{user} needs the bundled hub's blocks, a clone's take no mask: give --hub bundled"
+                f"{user} needs the bundled hub's DINO models: the blocks of a clone or of another "
+                "library take no mask; give --hub bundled and their --model-name"
             )
         self.channels, self.patch = spec.dims[0], spec.patch or 16
         self.extra, self.prefix = extra, 1 + spec.registers

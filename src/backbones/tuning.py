@@ -6,11 +6,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.adapters import ALPHA, DOWN, UP, without_adapters
+from ..core.adapters import ALPHA
 from ..core.errors import UserError
 
 
@@ -97,17 +96,3 @@ def _adapted(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         low = F.conv2d(inputs[0], down[..., None, None])
         return output + F.conv2d(low, up[..., None, None]) * scale
     return output + F.linear(F.linear(inputs[0], down), up) * scale
-
-
-@torch.no_grad()
-def merge_adapters(backbone: nn.Module) -> None:
-    """Add adapters to their weights, in place; the model is then as if it never had any."""
-    state = without_adapters(backbone.state_dict())
-    for module in backbone.modules():
-        if hasattr(module, DOWN):
-            delattr(module, DOWN)
-            delattr(module, UP)
-            for key, hook in list(module._forward_hooks.items()):
-                if hook is _adapted:
-                    del module._forward_hooks[key]
-    backbone.load_state_dict(state)

@@ -48,6 +48,7 @@ def run(options: Any, out_dir: Path) -> dict[str, Any]:
     found = source_of(options, trained, MaskDataset, ("images", "masks"))
     dataset = found.dataset
     check_classes(dataset.names, trained, found.where)
+    dataset.CHANNELS = len(trained.model.backbone.mean)
     folders = split_folders(dataset, options.split, found.data_root, *found.folders)
     records, faults = read_mask_split(dataset, folders)
     reader = MaskReader(dataset)

@@ -67,9 +67,9 @@ class AttentionModel(nn.Module):
 
     def __init__(self, backbone: Backbone, blocks: Sequence[int]) -> None:
         super().__init__()
-        if not backbone.spec.is_vit:
+        if not backbone.spec.is_vit or not hasattr(backbone.hub_model, "blocks"):
             raise UserError(
-                f"{backbone.name} is a ConvNeXt: it has no attention to show; choose a ViT with "
+                f"{backbone.name} has no attention to show: choose a ViT of Meta's with "
                 "--model-name, or use the commands pca or similarity"
             )
         depth = backbone.spec.depths[0]

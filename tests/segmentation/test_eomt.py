@@ -200,7 +200,7 @@ def test_the_last_blocks_are_trained_even_of_a_frozen_vit_and_come_back(tmp_path
 
 
 def test_a_convnext_is_refused() -> None:
-    with pytest.raises(UserError, match="--head eomt works inside .* is a ConvNeXt"):
+    with pytest.raises(UserError, match="--head eomt works inside .* is none"):
         build_segmenter("dinov3_convnext_atto", CLASSES, head="eomt")
 
 

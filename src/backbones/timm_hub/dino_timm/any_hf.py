@@ -26,6 +26,7 @@ class HfViT(Foreign):
         named = "interpolate_pos_encoding"
         known = inspect.signature(model.forward).parameters
         self._any_size = {named: True} if named in known else {}
+        self.n_storage_tokens = int(getattr(config, "num_register_tokens", 0))
         self.look(int(config.num_hidden_layers), 4 * self.patch_size)
 
     def read(self, x: Tensor, layers: Sequence[int], norm: bool) -> list[tuple]:
@@ -40,7 +41,6 @@ class HfViT(Foreign):
             elif norm and self._norm_place is not None:
                 tokens = [*self.model.children()][self._norm_place](tokens)
             first = tokens.shape[1] - h * w
-            self.n_storage_tokens = max(0, first - self.has_class)
             grid = tokens[:, first:].reshape(len(x), h, w, -1).permute(0, 3, 1, 2)
             outputs.append((grid.contiguous(), tokens[:, 0] if self.has_class else None))
         return outputs
