@@ -74,9 +74,12 @@ def decode_image(content: bytes, path: str | Path = "(memory)") -> np.ndarray:
 
 
 def read_bands(path: str | Path, channels: int) -> np.ndarray:
-    """An image of so many channels, [H, W, channels]: of 3 as ``read_image``, else float32 of
-    [0, 1] (8 and 16 bits by their largest value, floats as they are). TIFF and PNG files of 1 or 4
-    channels, NPY files of any number ([H, W, C] or [C, H, W]). UserError."""
+    """An image of so many channels, [H, W, channels]: of 3 as ``read_image`` (uint8), else float32
+    of [0, 1] (8 and 16 bits by their largest value, floats as they are).
+
+    TIFF and PNG files of 1 or 4 channels, NPY files of any number ([H, W, C] or [C, H, W]).
+    Raises UserError for a file that cannot be read or has other channels.
+    """
     if channels == 3 and not is_array(path):
         return read_image(path)
     try:
@@ -104,7 +107,8 @@ def read_bands(path: str | Path, channels: int) -> np.ndarray:
     if channels == 4 and not is_array(path):
         image = image[..., [2, 1, 0, 3]]  # cv2's order
     largest = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
-    return np.ascontiguousarray(image, np.float32) / np.float32(largest)
+    bands = np.ascontiguousarray(image, np.float32) / np.float32(largest)
+    return bands if channels != 3 else (bands * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def is_array(path: str | Path) -> bool:

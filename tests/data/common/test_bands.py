@@ -73,6 +73,8 @@ def test_files_of_every_kind(tmp_path):
         assert shown_bands(many).shape == (20, 30, 3) and shown_bands(many).dtype == np.uint8
     cv2.imwrite(str(tmp_path / "rgb.png"), np.zeros((4, 4, 3), np.uint8))
     assert read_bands(tmp_path / "rgb.png", 3).dtype == read_image(tmp_path / "rgb.png").dtype
+    np.save(tmp_path / "rgb.npy", np.full((4, 4, 3), 0.5))
+    assert (read_bands(tmp_path / "rgb.npy", 3) == np.full((4, 4, 3), 128, np.uint8)).all()
 
 
 @pytest.mark.parametrize(
