@@ -73,7 +73,8 @@ class OnePass(nn.Module):
 
 
 def share_passes(models: Sequence[FeatureModel]) -> list[OnePass]:
-    """Models whose backbones are one hub model look through one ``OnePass`` from now on.
+    """Models whose backbones are one hub model look through one ``OnePass`` from now on; those that
+    were exported answer as a whole, and are left as they are.
 
     Restored inside ``predict.frozen.one_backbone`` and on their device.
     """

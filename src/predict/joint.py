@@ -61,6 +61,11 @@ class JointPredictor(Predictor[tuple[Any, ...]]):
             raise UserError(f"the models want images of {sorted(found)} channels: run them apart")
         return found.pop()
 
+    @property
+    def lanes(self) -> int:
+        """See Predictor."""
+        return min(member.lanes for member in self.members)
+
     def _resized(self, member: Predictor[Any], own: Size) -> tuple[Any, ...]:
         """What a member's resized image is known by: its size, and whether it is cut out."""
         if member.resize is None:

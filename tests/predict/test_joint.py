@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.fake_cuda import count, fake_cuda, to_fake_cuda
+from benchmarks.waits import unexplained
+from src.backbones.batching import SharedImages
 from src.backbones.build import build_backbone
+from src.backbones.one_pass import share_passes
 from src.classification.model import build_classifier
 from src.core.structures import Size
 from src.depth.model import build_depther
@@ -87,3 +91,27 @@ def test_passes_are_shared_where_inputs_are_the_same(caplog):
     assert sorted(one.passes for one in joint.passes) == [1, 3]
     assert "96x64: 4 backbone passes for 5 models" in caplog.text
     assert "dinov3_vitt16 at 96x64: a, c" in caplog.text
+
+
+def test_on_cuda_one_pass_waits_for_nothing():
+    """On fake CUDA tensors in bf16, as benchmarks.waits has each model by itself."""
+    name = "dinov3_convnext_atto"
+    how = {"hub_model": build_backbone(name, hub="bundled").hub_model}
+    models = [build_detector(name, 3, head="atss", channels=32, **how)]
+    models += [build_segmenter(name, 3, **how), build_depther(name, **how)]
+    models += [build_classifier(name, 3, **how)]
+    with fake_cuda() as mode:
+        to_fake_cuda(mode, torch.nn.ModuleList(models).eval())
+        with torch.autocast("cuda", dtype=torch.bfloat16), torch.no_grad():
+            (one_pass,) = share_passes(models)
+
+            def run() -> None:
+                pixels = torch.zeros(2, 3, 64, 96, dtype=torch.uint8, device="cuda")
+                images = SharedImages(list(pixels))
+                for model in models:
+                    getattr(model, "start", model)(images)
+                one_pass.forget()
+
+            found = count(run)
+    assert found.operations > 100 and not unexplained(found)
+    assert one_pass.passes == 2  # one a call
