@@ -1,11 +1,9 @@
 """Every command of the README and of docs/ is one that the program understands; some are run.
 
 pages                                          here
-README, train_classifier and infer_classifier  run, on drawn pictures
+README, the tasks, features, pictures,         parsed, and run on small data by
+kept_features, evaluation                      tests/test_docs_run.py (slow)
 README, demo                                   run by tests/test_bootstrap.py
-README, the others; classification, depth,     parsed: minutes of training; the tests of the tasks
-detection, segmentation                        run their main functions on small data
-pictures, features, kept_features, evaluation  parsed: they need pretrained weights or shared data
 pretraining                                    parsed: hours of training
 yolo_fusion                                    parsed; tests/plugins runs the same commands
 benchmarks, python_versions                    parsed, or that they are there
@@ -47,7 +45,6 @@ from src.segmentation.settings import (
     TrainSegmentation,
 )
 from src.visualise import settings as visualise
-from tests.classification.drawn import draw_folders
 from tests.conftest import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -161,27 +158,3 @@ def test_every_file_that_a_page_names_exists():
     named_by = {(page, name) for page in pages for name in re.findall(named, pages[page])}
     there = {name for _, name in named_by if any((r / name).is_file() for r in (PROJECT, SRC))}
     assert {one for one in named_by if one[1] not in there and one[0] != "extending.md"} == set()
-
-
-@pytest.mark.slow
-def test_the_readmes_classifier_is_trained_and_used_as_written(tmp_path):
-    """On drawn pictures, from random weights, a single epoch; all else as it stands there."""
-    draw_folders(tmp_path / "ants_bees", train=4, valid=2)
-    chain = [c for c in commands(README) if "classifier.py" in c]
-    assert len(chain) == 2
-    small = "--epochs 1 --imgsz 32 --workers 0"
-    for command in sorted(chain, key=lambda one: "infer_" in one):
-        command = command.replace("path/to/", f"{tmp_path}/")
-        command = command.replace("outputs/ants_bees", f"{tmp_path}/run")
-        command = re.sub(r"--model-name \S+ --weights \S+", "--weights none", command)
-        command = command.replace("--epochs 10", f"{small} --model-name dinov3_convnext_atto")
-        command = command.replace("--out-dir ants_bees", f"--out-dir {tmp_path}/run")
-        extra = ["--out-dir", str(tmp_path / "found")] if "infer_" in command else []
-        extra += ["--cache-dir", str(tmp_path / "kept")] if "train_" in command else []
-        done = subprocess.run(
-            [sys.executable, *shlex.split(command)[1:], *extra],
-            cwd=PROJECT, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, command + done.stdout + done.stderr
-    assert (tmp_path / "run" / "best_model.pth").is_file()
-    assert len(list((tmp_path / "found").glob("*.png"))) == 8

@@ -229,8 +229,9 @@ def run(command: Callable[[], Any]) -> None:
     logging.getLogger().handlers[0].setFormatter(_Formatter("%(message)s"))
     for noisy in ("matplotlib", "PIL", "fontTools", "lightning", "lightning_fabric", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # A line for each attempt, twice (it has a handler of its own); the error at the end says it.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    # A line for each attempt, twice (it has a handler of its own, and sets its level where it is
+    # imported); the error at the end says it.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         result = command()
     except UserError as error:

@@ -73,7 +73,11 @@ def image_size(value: list[int]) -> Size:
 
 
 # The field type of --imgsz: one number or two in, [width, height] out.
-Sides = Annotated[list[int], AfterValidator(lambda value: list(image_size(value)))]
+Sides = Annotated[
+    list[int],
+    BeforeValidator(lambda value: [value] if isinstance(value, int) else value),
+    AfterValidator(lambda value: list(image_size(value))),
+]
 
 # The field type of --input, of whatever takes several images: one word or more.
 Sources = Annotated[

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,6 +15,7 @@ from pydantic import Field
 from src.core import cli
 from src.core.config import CommandSettings, Settings, Sides, load_yaml, option
 from src.core.errors import UserError
+from tests.conftest import PROJECT
 
 
 class Data(Settings):
@@ -100,6 +104,7 @@ def test_an_optional_size_is_checked_like_any_other():
     assert cli.parse(Infer, given[:2]).imgsz is None
     assert cli.parse(Infer, [*given, "64"]).imgsz == [64, 64]
     assert cli.parse(Infer, [*given, "64", "48"]).imgsz == [64, 48]
+    assert Infer(model="m.pth", imgsz=64).imgsz == [64, 64]  # from Python
     for wrong in (["0"], ["64", "-5"], ["64", "48", "32"], ["99999"]):
         with pytest.raises(UserError, match="width and height in pixels"):
             cli.parse(Infer, [*given, *wrong])
@@ -165,3 +170,18 @@ def test_words_without_a_flag_are_no_others():
         cli.parse(Compare, ["a", "b", "--unit", "c"])
     with pytest.raises(UserError, match="--files is required"):
         cli.parse(Compare, ["--name", "a", "b"])
+
+
+def test_attempts_to_reach_the_hub_are_not_told_one_by_one():
+    code = (
+        "import logging\nfrom src.core import cli\n"
+        "def command():\n"
+        "    import huggingface_hub.utils.logging\n"
+        "    logging.getLogger('huggingface_hub.utils._http').warning('Retrying in 8s')\n"
+        "cli.run(command)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_VERBOSITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Retrying" not in done.stdout + done.stderr

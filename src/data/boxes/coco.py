@@ -94,6 +94,8 @@ def coco_records(
 
 
 def load(path: Path) -> dict[str, list[dict[str, Any]]]:
+    if path.is_dir():
+        raise UserError(f"FORMAT coco reads one JSON file, and {path} is a folder")
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

@@ -171,7 +171,7 @@ def _doubts(
         detail = (
             f"{100 * beyond:.0f} % of its values are not between {dataset.MIN_DEPTH:g} and "
             f"{dataset.MAX_DEPTH:g} m (the middle one is {middle:.5g} m): see DEPTH_SCALE "
-            f"({dataset.DEPTH_SCALE:g}), MAX_DEPTH"
+            f"({dataset.DEPTH_SCALE or 'not given'}), MAX_DEPTH"
         )
         found.append(("depth beyond the range", detail))
     if not known.any():

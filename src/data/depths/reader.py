@@ -121,7 +121,8 @@ def read_metres(path: Path, dataset: DepthDataset, size: Size | None = None) -> 
             f"the depth {path} is {stored.shape[1]}x{stored.shape[0]}, its image "
             f"{size.width}x{size.height}"
         )
-    return stored.astype(np.float32) / np.float32(dataset.DEPTH_SCALE)
+    usual = 1000.0 if stored.dtype.kind in "iu" else 1.0
+    return stored.astype(np.float32) / np.float32(dataset.DEPTH_SCALE or usual)
 
 
 def measured(metres: np.ndarray, dataset: DepthDataset) -> np.ndarray:

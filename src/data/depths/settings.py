@@ -30,8 +30,11 @@ class DepthDataset(PairDataset):
     )
     DEPTH_SUFFIX: str = Field("", description="end of depth stems that is no part of the name")
 
-    DEPTH_SCALE: float = Field(
-        1000.0, gt=0, description="stored value of one metre: 1000 = millimetres, 256 = KITTI"
+    DEPTH_SCALE: float | None = Field(
+        None,
+        gt=0,
+        description="stored value of one metre: 1000 = millimetres, 256 = KITTI (default: 1000 of "
+        "whole numbers, 1 of fractions, which are metres)",
     )
     MIN_DEPTH: float = Field(0.001, gt=0, description="metres; less is not measured")
     MAX_DEPTH: float = Field(10.0, gt=0, description="metres; more is not measured")

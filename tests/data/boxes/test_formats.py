@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from src.core.errors import UserError
+from src.data.boxes import coco
 from src.data.boxes.reader import read_split, split_paths
 from src.data.common.images import write_image
 from tests.data.helpers import (
@@ -208,6 +209,8 @@ def test_coco(tmp_path):
 
 def test_coco_errors(tmp_path):
     write_image(tmp_path / "train/images/a.jpg", picture(64, 48))
+    with pytest.raises(UserError, match="FORMAT coco reads one JSON file, and .* is a folder"):
+        coco.read(tmp_path / "train/images", tmp_path / "train", None, ["__background__", "a"])
     entry = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}
     bird = {"image_id": 1, "category_id": 8, "bbox": [1, 1, 5, 5]}
     dataset = write_coco(

@@ -89,7 +89,7 @@ def test_every_fault_is_told(rooms: Path) -> None:
 def test_a_wrong_scale_is_told(rooms: Path) -> None:
     faults = examine(rooms, DEPTH_SCALE=1).splits["train"].faults
     beyond = [fault for fault in faults if fault.kind == "depth beyond the range"]
-    assert len(beyond) == 7 and "DEPTH_SCALE (1)" in beyond[0].detail
+    assert len(beyond) == 7 and "DEPTH_SCALE (1.0)" in beyond[0].detail
     assert [fault.severity for fault in faults if fault.kind == "empty"] == ["error"]
     assert not examine(rooms).errors and not examine(rooms).splits["train"].faults
 

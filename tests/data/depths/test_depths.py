@@ -35,8 +35,8 @@ def test_png_and_npy_say_the_same_metres(tmp_path) -> None:
     np.save(tmp_path / "d.npy", metres)
     np.save(tmp_path / "layered.npy", (metres * 1000)[None])
     expected = [[0, 1.5, 9.999], [0, 0, 2.25]]  # below MIN_DEPTH, above MAX_DEPTH: not measured
-    millimetres, plain = DepthDataset(), DepthDataset(DEPTH_SCALE=1)
-    for name, dataset in (("d.png", millimetres), ("d.npy", plain), ("layered.npy", millimetres)):
+    plain, millimetres = DepthDataset(), DepthDataset(DEPTH_SCALE=1000)
+    for name, dataset in (("d.png", plain), ("d.npy", plain), ("layered.npy", millimetres)):
         found = read_depth(tmp_path / name, dataset, Size(3, 2))
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-3)
