@@ -59,7 +59,11 @@ def row(root: Path, name: str, refine: str) -> str:
         found = read_mask(root / "found" / f"{truth.stem}_mask.png", may_be_empty=True) > 0
         true = read_mask(truth) > 0
         ious.append((found & true).sum() / (found | true).sum())
-    given = {"input": root / "frames", "mask": root / "truth/00000.png", "truth": root / "truth"}
+    given = {
+        "input": str(root / "frames"),
+        "mask": root / "truth/00000.png",
+        "truth": root / "truth",
+    }
     run_propagate(PropagateOptions(**how, **given, imgsz=360, out_dir=root / "carried"))
     scores = json.loads((root / "carried" / "propagation.json").read_text())
     figures = " ".join(f"{key} {scores[key]:.3f}" for key in ("j", "f"))
