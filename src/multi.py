@@ -77,6 +77,7 @@ class InferMulti(ImageOptions):
     slide: bool = option(False, hidden=True, help="refused")
     scales: list[float] | None = option(None, hidden=True, help="refused")
     tiles: int | None = option(None, hidden=True, help="refused")
+    compile: bool = option(False, hidden=True, help="refused")
 
     @model_validator(mode="after")
     def _one_look(self) -> InferMulti:
@@ -86,6 +87,8 @@ class InferMulti(ImageOptions):
                     f"--{name} looks at each image {how}, and here it is looked at once, for all "
                     "models: use the command of that task for it"
                 )
+        if self.compile:
+            raise ValueError("--compile is for one model: several would not share a pass")
         return self
 
     @field_validator("model")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from src.classification.settings import TrainClassifier
 from src.classification.train import train as train_classifier
 from src.core.cli import parse
 from src.core.errors import UserError
-from src.data.common.images import read_image
+from src.data.common.images import read_image, write_image
 from src.depth.heads.base import Range
 from src.depth.model import build_depther
 from src.detection.heads.postprocess import nms_within
@@ -33,6 +35,7 @@ from src.detection.model import build_detector
 from src.detection.settings import InferDetectionImage, InferDetectionVideo
 from src.evaluate import EvaluateOptions, evaluate
 from src.export import SUFFIX, ExportModelOptions, export_model, main, verify
+from src.multi import InferMulti, infer_joint
 from src.predict.runtimes.check import compare_exported, how_far_apart
 from src.predict.runtimes.description import read_description
 from src.predict.runtimes.gathers import sample_by_gathers, without_grid_sample
@@ -40,6 +43,7 @@ from src.predict.runtimes.opening import open_session
 from src.predict.runtimes.sessions import OnnxSession, OpenVinoSession
 from src.predict.runtimes.writers import Graph, write_exported
 from src.segmentation.model import build_segmenter
+from tests.conftest import PROJECT
 from tests.features.test_cached_tasks import draw
 from tests.features.test_cached_tasks import run as train_task
 from tests.predict.helpers import make_video, moving
@@ -198,6 +202,15 @@ def test_commands_on_a_file(runs, files, tmp_path):
     assert (tmp_path / "video" / "moving_detections.json").is_file()
 
 
+def test_files_and_checkpoints_together(runs, files, tmp_path):
+    """infer_multi: each answers as by itself."""
+    words = ["--model", files["detection"], "--model", runs / "depth", "--device", "cpu"]
+    words += ["--input", runs / "valid" / "images" / "0.png", "--out-dir", tmp_path / "multi"]
+    assert infer_joint(parse(InferMulti, [str(word) for word in words])) == 0
+    (told,) = json.loads((tmp_path / "multi" / "multi.json").read_text())["images"]
+    assert set(told["results"]) == {"detection", "depth"}
+
+
 @pytest.mark.parametrize("kind", ["openvino", "torchscript", "pt2"])
 def test_other_formats(kind, runs, files):
     path = files["classification"].with_suffix(SUFFIX[kind])
@@ -314,3 +327,37 @@ def test_gathers_are_grid_sample():
         found = F.grid_sample(maps, grid, align_corners=False)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert F.grid_sample is not sample_by_gathers
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation", "depth", "classification"])
+def test_the_documented_program_is_right(task, runs, files, tmp_path):
+    """The example of docs/export.md, in a folder without this project, beside dino_stack.load."""
+    page = (PROJECT / "docs" / "export.md").read_text()
+    (tmp_path / "example.py").write_text(page.split("```python\n")[1].split("```")[0])
+    picture = tmp_path / "wide.png"  # larger than the file's input, by less and by more than twice
+    write_image(picture, np.random.default_rng(0).integers(0, 255, (100, 140, 3)).astype(np.uint8))
+    content = onnx.load(files[task])
+    told = json.loads(content.metadata_props[0].value)
+    told["threshold"] = told["checkpoint"]["threshold"] = 0.01
+    told["resize"] = told["checkpoint"]["resize"] = "fit"
+    content.metadata_props[0].value = json.dumps(told)
+    onnx.save(content, tmp_path / "model.onnx")
+    command = [sys.executable, "-P", "example.py", "model.onnx", "wide.png"]
+    if sys.version_info < (3, 11):
+        command.remove("-P")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    threshold = {"threshold": 0.01} if task == "detection" else {}
+    result = load(tmp_path / "model.onnx", device="cpu", **threshold).predict(picture)
+    if task == "detection":
+        rows = [re.findall(r"-?[\d.]+(?:e-?\d+)?", line) for line in done.stdout.splitlines()]
+        wanted = [[s, *box] for s, box in zip(result.scores, result.boxes)]
+        assert 0 < len(wanted) <= len(rows)  # the program keeps all, inference the 100 best
+        numbers = np.array(rows[: len(wanted)], float)
+        np.testing.assert_allclose(numbers, np.array(wanted), rtol=1e-3, atol=0.05)
+    elif task == "classification":
+        assert done.stdout.strip() == result.top(1)[0]["name"]
+    else:
+        found = np.load(tmp_path / "map.npy").squeeze()
+        wanted = result.mask if task == "segmentation" else result.metres
+        assert (np.abs(found - wanted) < 0.01 * (1 + np.abs(wanted))).mean() > 0.99

@@ -103,6 +103,8 @@ class FeatureModel(nn.Module):
     canvases: Sequence[Pair] = ()
     fixed: Pair | None = None
     centred = False
+    elsewhere = False  # whether something else answers for the layers (``answered_by``)
+    compiled_parts: Sequence[str] = ("neck", "head")  # by --compile in training, if there
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -155,13 +157,15 @@ class FeatureModel(nn.Module):
         """``answers`` to a normalised batch [B, 3, H, W]: from pixels to fixed shapes, without a
         look at values or at the images' own sizes. This is what is exported and compiled."""
         padded = (batch.shape[-2], batch.shape[-1])
-        return self.answers(FeatureMaps(self.read(batch), [padded] * len(batch), padded))
+        own = type(self)  # not what ``answered_by`` has put in their place
+        maps = FeatureMaps(own.read(self, batch), [padded] * len(batch), padded)
+        return own.answers(self, maps)
 
     def answered_by(self, whole: Callable[[Tensor], dict[str, Tensor]]) -> None:
         """For inference: have ``whole`` (an exported file, compiled code) do what the method of
         that name does."""
         own: Any = self
-        own.read, own.answers = whole, _as_read
+        own.read, own.answers, own.elsewhere = whole, _as_read, True
 
     def class_rows(self, name: str, classes: Sequence[str], value: Tensor) -> list[str] | None:
         """The class of each row of a tensor of the state dict (once an anchor where they repeat);

@@ -80,7 +80,7 @@ def share_passes(models: Sequence[FeatureModel]) -> list[OnePass]:
     """
     by_hub: dict[int, list[FeatureModel]] = {}
     for model in models:
-        if model.fixed is not None:  # its own runtime's
+        if model.elsewhere:  # an exported file answers
             continue
         by_hub.setdefault(id(model.backbone.hub_model), []).append(model)
     return [OnePass(group[0].backbone.hub_model, group) for group in by_hub.values()]

@@ -52,6 +52,11 @@ class TrainingOptions(CommandSettings):
     strategy: Literal["auto", "ddp", "fsdp"] = option(
         "auto", help="under torchrun: replicated (ddp) or sharded (fsdp) training; auto = ddp"
     )
+    compile: bool = option(
+        False,
+        help="compile backbone, neck and head (torch.compile): worth it for long runs, the first "
+        "batch of each shape waits up to a minute",
+    )
     workers: int = option(4, ge=0, help="processes that load data")
     seed: int = option(42, ge=0, help="seed of weights, order and augmentation")
     eval_every: int = option(1, ge=1, help="evaluate every N epochs (and after the last)")

@@ -116,6 +116,12 @@ class TrainingTask(Generic[Options]):
         """More fields of the Job: parameter groups, step hooks ..."""
         return {}
 
+    def compile(self, model: Any) -> None:
+        """--compile."""
+        from .compiling import compile_training
+
+        compile_training(model, self.options.strategy)
+
     def plot(self, history: History) -> None:
         """Curves, after each epoch."""
         raise NotImplementedError
@@ -165,6 +171,8 @@ class TrainingTask(Generic[Options]):
             self.draw_samples(loaders[0], self.run_dir / "samples.png")
         if options.cache_features:
             loaders = self.cached(loaders, model)
+        if options.compile:
+            self.compile(model)
         device = choose_device(options.device)
         job = Job(
             options=options,

@@ -20,7 +20,7 @@ from ..data.common.loaders import Canvas
 from ..data.common.shapes import fix_shapes
 from ..engine import precision
 from ..engine.precision import choose_device
-from .restore import Trained, require_float32_file, resize_of
+from .restore import Trained, make_ready, resize_of
 from .settings import EvaluationOptions
 
 D = TypeVar("D", bound=Settings)
@@ -116,7 +116,7 @@ def check_classes(found: list[str], trained: Trained, where: str) -> None:
 def evaluation_device(options: EvaluationOptions, trained: Trained) -> Iterator[torch.device]:
     """The device that the options name, with their precision in force on it, and the model there
     in that precision."""
-    require_float32_file(trained, options)
+    make_ready(trained, options)
     device = choose_device(options.device)
     backbone = trained.checkpoint["backbone"]["name"]
     dtype = precision.choose_type(options.precision, device, backbone)

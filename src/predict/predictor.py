@@ -195,7 +195,7 @@ class Predictor(Generic[R]):
     def lanes(self) -> int:
         """How many batches ``stream`` may take at once: on the CPU up to four, on CUDA one, and one
         of an exported model, whose runtime has threads of its own."""
-        alone = self.on_cuda or (self._inner is not None and self._inner.fixed is not None)
+        alone = self.on_cuda or (self._inner is not None and self._inner.elsewhere)
         return 1 if alone else min(4, torch.get_num_threads())
 
     def stream(

@@ -13,6 +13,7 @@ from ..core.config import image_size, load_yaml
 from ..core.errors import UserError
 from ..core.structures import ResizeMode, Size
 from ..engine.checkpoint import load_checkpoint, load_weights, no_word_on_weights
+from ..engine.precision import choose_device
 from .frozen import known_backbone, share
 from .runtimes.description import is_exported
 from .runtimes.stand_in import read_exported, stand_in
@@ -124,13 +125,22 @@ def resize_of(options: ModelOptions, trained: Trained) -> ResizeMode:
     return mode
 
 
-def require_float32_file(trained: Trained, options: ModelOptions) -> None:
-    """UserError for a --precision that an exported file will not follow: its types are its own."""
-    if "exported" in trained.checkpoint and options.precision not in ("auto", "32"):
+def make_ready(trained: Trained, options: ModelOptions) -> None:
+    """What the options of inference say of the model itself: --compile. UserError for what an
+    exported file, whose types and code are its own, will not follow."""
+    if "exported" not in trained.checkpoint:
+        if options.compile:
+            from ..engine.compiling import compile_inference
+
+            compile_inference(trained.model, choose_device(options.device))
+        return
+    if options.precision not in ("auto", "32"):
         raise UserError(
             f"--precision {options.precision}: {options.model} is exported, and computes in the "
             "types that it was written in; leave --precision out"
         )
+    if options.compile:
+        raise UserError(f"--compile: {options.model} is exported, and compiled by its runtime")
 
 
 def predictor_of(trained: Trained, options: ModelOptions, **how: Any) -> Predictor[Any]:
@@ -138,7 +148,7 @@ def predictor_of(trained: Trained, options: ModelOptions, **how: Any) -> Predict
     what it is to take instead (model, resize, batch); kind: another class of predictor."""
     from .predictor import Predictor
 
-    require_float32_file(trained, options)
+    make_ready(trained, options)
     given = {
         "model": trained.model,
         "image_size": trained.image_size,

@@ -56,6 +56,11 @@ class ModelOptions(CommandSettings):
     batch: int | None = option(
         None, ge=1, help="images the model takes at once (default: 16 on CUDA, 4 on the CPU)"
     )
+    compile: bool = option(
+        False,
+        help="compile the model (torch.compile; on CUDA with CUDA graphs): worth it for many "
+        "images, the first of each shape wait up to a minute",
+    )
 
 
 class PredictOptions(ModelOptions):

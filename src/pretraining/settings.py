@@ -123,6 +123,7 @@ WITHOUT_EFFECT = {
     "schedule": "the rate is a cosine (--min-lr, --cosine-epochs)",
     "scheduler_epochs": "the rate is a cosine (--min-lr, --cosine-epochs)",
     "ema": "the teacher is the average (--momentum)",
+    "compile": "it is for heads on maps; leave it out",
 }
 
 

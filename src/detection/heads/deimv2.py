@@ -177,6 +177,7 @@ class Deimv2(Detector):
 
     head: Any  # transformers' model, which mypy knows nothing of
     limit = 100
+    compiled_parts = ("neck",)  # the head takes truths of any number, and makes losses itself
 
     def __init__(self, parts: Parts) -> None:
         measures = SIZES[parts.size] if parts.size else like_s(parts.channels)
