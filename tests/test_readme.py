@@ -33,6 +33,7 @@ from src.detection.settings import (
 )
 from src.evaluate import EvaluateOptions
 from src.evaluate_backbone import EvaluateBackbone
+from src.export import ExportModelOptions
 from src.features import settings as features
 from src.multi import InferMulti
 from src.oneshot.settings import PropagateOptions, SegmentOptions
@@ -61,6 +62,7 @@ SETTINGS: dict[str, type[CommandSettings]] = {
     "train_classifier.py": TrainClassifier,
     "infer_classifier.py": InferClassifier,
     "src.evaluate": EvaluateOptions,
+    "src.export": ExportModelOptions,
     "src.data.check": any_options(),
     "src.data.fetch_voc": FetchVoc,
     "src.detection.model": DetectionModelSummary,
