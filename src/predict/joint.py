@@ -82,7 +82,10 @@ class JointPredictor(Predictor[tuple[Any, ...]]):
         for index, member in enumerate(self.members):
             model = _model_of(member)
             backbone = model.backbone
-            image = (*self._resized(member, original), member.shape_of(original))
+            resized, cut = self._resized(member, original)
+            high, wide = member.shape_of(original)
+            moved = model.centred and (wide, high) != resized  # to the middle: a batch of its own
+            image = (resized, cut, high, wide, index if moved else -1)
             key = (id(backbone.hub_model), backbone.statistics, image)
             found.setdefault(key, []).append(index)
         return list(found.values())
