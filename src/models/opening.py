@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.registry import Registry
-from . import deimv2, dinov2
+from . import deimv2, dinov2, eomt_zoo
 from .catalogue import PublishedModel
 
 PREFIX = "hub:"
 MODELS: Registry[PublishedModel] = Registry(
     "published model (dinostack models lists them): hub:",
-    {row.name: row for row in (*deimv2.ROWS, *dinov2.ROWS)},
+    {row.name: row for row in (*deimv2.ROWS, *dinov2.ROWS, *eomt_zoo.ROWS)},
 )
 
 

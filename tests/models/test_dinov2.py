@@ -105,7 +105,8 @@ def test_what_they_are_called(published):
 def test_a_segmenter_starts_from_the_linear_head(published, caplog):
     caplog.set_level("INFO")
     name = published("ade20k_linear")
-    model = build_segmenter("dinov2_vits14", 3, head="linear", feature_extractor="last")
+    built = {"head": "linear", "feature_extractor": "last", "hub": "bundled"}
+    model = build_segmenter("dinov2_vits14", 3, **built)
     start_from(model, name, ["sky", "unicorn", "car"])
     classes = dino_stack.load(name).names
     rows = model.head.classify["layer12"].weight.flatten(1)
