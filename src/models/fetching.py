@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 
 from ..backbones.catalog import CATALOG
 from ..backbones.weights import META, read_weights
@@ -35,7 +38,8 @@ def states_of(model: PublishedModel) -> list[dict[str, Tensor]]:
             model.page,
         )
     for file in missing:
-        _fetch(model, file)
+        with _alone(file.path):
+            _fetch(model, file)
     return [
         read_weights(file.path, CATALOG[model.backbone]) if file.backbone else read(file.path)
         for file in model.files
@@ -43,6 +47,8 @@ def states_of(model: PublishedModel) -> list[dict[str, Tensor]]:
 
 
 def _fetch(model: PublishedModel, file: File) -> None:
+    if file.path.is_file():  # another process was quicker
+        return
     if file.url is None:
         raise UserError(f"hub:{model.name} needs the backbone's own weights as {file.path}. {META}")
     checksum = file.sha256 or _told_by_hugging_face(file.url)
@@ -54,6 +60,12 @@ def _fetch(model: PublishedModel, file: File) -> None:
     log.info(
         "%s: %s", file.path, "its SHA-256 is right" if checksum else "no checksum is published"
     )
+
+
+def _alone(path: Path) -> FileLock:
+    """Held by one process at a time: those of a training ask for the same file at once."""
+    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"dinostack-{name}.lock")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -76,12 +88,13 @@ def _told_by_hugging_face(url: str) -> str | None:
     return found if len(found) == 64 else None
 
 
-# mmcv's checkpoints hold numpy's numbers beside the weights.
 def _numbers() -> list[Any]:
+    """numpy's numbers, which mmcv's checkpoints hold beside the weights, for ``safe_globals``."""
     import numpy as np
-    from numpy.core import multiarray  # type: ignore[attr-defined]
 
-    return [np.dtype, np.ndarray, multiarray.scalar, type(np.dtype("f8")), type(np.dtype("i8"))]
+    scalar = np.float64(0).__reduce__()[0]  # type: ignore[index]
+    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*named, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8"))]
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from http.server import BaseHTTPRequestHandler
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -92,7 +93,7 @@ def test_without_a_network_the_place_is_told(folder):
 
 
 def test_files_of_trainings(tmp_path):
-    inner = {"state_dict": WEIGHTS}
+    inner = {"meta": {"best": np.float64(1)}, "state_dict": WEIGHTS}
     for content in ({"ema": {"module": WEIGHTS}, "model": {}}, inner, {"model": WEIGHTS}, WEIGHTS):
         torch.save(content, tmp_path / "x.pth")
         assert list(read(tmp_path / "x.pth")) == ["a.weight"]
