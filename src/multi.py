@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator, model_validator
 
-from .core.config import option
+from .core.config import Sources, option
 from .core.errors import UserError
 from .predict.settings import ImageOptions, names_video
 from .tasks import tasks
@@ -37,6 +37,12 @@ class InferMulti(ImageOptions):
         repeated=True,
         help="checkpoints of training runs, best_model.pth or the runs' folders (one after the "
         "other, or each with its own --model)",
+    )
+    input: Sources = option(
+        ...,
+        flags=["-i"],
+        help="what to run on: files, folders or globs of images, or one video (a file, a camera "
+        "index, an address)",
     )
     backbone_weights: str | None = option(
         None,
