@@ -23,7 +23,7 @@ from .shards import find_shards, is_shards, open_file, open_shard
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of read_image and resize: raised when another pixel comes out (see Transform)
+VERSION = 2  # of read_image and resize: raised when another pixel comes out (see Transform)
 _SUFFIXES = "jpg jpeg jpe jfif png bmp dib webp tif tiff ppm pgm pbm gif jp2 avif"
 SUFFIXES = frozenset("." + suffix for suffix in _SUFFIXES.split(" "))
 _NUMBER = re.compile("[0-9]+")
@@ -62,6 +62,8 @@ def decode_image(content: bytes, path: str | Path = "(memory)") -> np.ndarray:
     image = _decode_jpeg(content)
     if image is not None:
         return image
+    if content[8:12] == b"WEBP" and b"EXIF" in content:  # OpenCV 4 does not turn it
+        return _decode_with_pillow(content, path)
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error:
