@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("benchmarks.waits")
 CLASSES = 21
 
+OBJECTS = ("instance", "panoptic")
+
 # Waits that are meant, and why; each at most once a batch.
 ALLOWED = {
     "dino_stack::assign": "Hungarian matching of all layers and images of a batch: no GPU method",
@@ -38,7 +40,8 @@ ALLOWED = {
 
 @dataclass(frozen=True)
 class Case:
-    """A step that is looked at; more: what the model's builder takes beside head and classes."""
+    """A step that is looked at. loss: one on request; of segmentation also --task: instance,
+    panoptic (the loss is the same, so that it is looked at for its objects alone)."""
 
     task: str
     head: str
@@ -76,6 +79,12 @@ def cases() -> list[Case]:
         if not (train and head in ("knn", "logistic"))  # fitted in one go, without steps
     ]
     found += [Case("segmentation", "linear", True, loss) for loss in ("ce+dice", "ce+lovasz")]
+    found += [
+        Case("segmentation", head, train, "instance")
+        for head in ("queries", "eomt")
+        for train in (True, False)
+    ]
+    found += [Case("segmentation", "queries", False, "panoptic")]
     return [*found, Case("depth", "linear", True, "silog+steps")]
 
 
@@ -92,6 +101,8 @@ def build(case: Case, model_name: str) -> nn.Module:
     common: dict[str, Any] = {"head": case.head, "hub": "bundled", "fine_tune": True}
     if case.task == "detection":
         model = build_detector(model_name, CLASSES, **common)
+    elif case.loss in OBJECTS:
+        model = build_segmenter(model_name, CLASSES, channels=64, task=case.loss, **common)
     elif case.task == "segmentation":
         weights = [1.0] * CLASSES if case.loss else None
         criterion = PixelLoss(case.loss or "ce", weights)  # type: ignore[arg-type]
@@ -122,6 +133,8 @@ def step(
 
     images = [torch.zeros(3, size, size, dtype=torch.uint8, device=device) for _ in range(batch)]
     ask = getattr(model, "start", model)
+    if case.loss in OBJECTS:
+        ask = _objects(case, model, size)
 
     def autocast() -> AbstractContextManager:
         return torch.autocast("cuda", dtype=torch.bfloat16) if device == "cuda" else nullcontext()
@@ -139,6 +152,16 @@ def step(
     return run
 
 
+def _objects(case: Case, model: Any, size: int) -> Callable[[Any], object]:
+    """Objects in the pixels of an original of twice the size, as inference makes them there."""
+    from src.core.structures import Geometry, Size
+    from src.segmentation.objects import instances_of, panoptic_of
+
+    geometry = Geometry(Size(2 * size, 2 * size), Size(size, size))
+    make = instances_of if case.loss == "instance" else panoptic_of
+    return lambda images: [make(answer, geometry) for answer in model(images)]
+
+
 def target(case: Case, size: int, device: str) -> dict[str, torch.Tensor]:
     """The truth of an image: five boxes, two classes, every pixel known."""
     import torch
@@ -147,6 +170,9 @@ def target(case: Case, size: int, device: str) -> dict[str, torch.Tensor]:
         low = torch.arange(5, device=device)[:, None].expand(-1, 2) * (size / 10)
         boxes = torch.cat([low, low + size / 3], dim=1)
         return {"boxes": boxes, "labels": torch.ones(5, dtype=torch.int64, device=device)}
+    if case.loss in OBJECTS:
+        masks = torch.ones(3, size, size, dtype=torch.uint8, device=device)
+        return {"masks": masks, "labels": torch.ones(3, dtype=torch.int64, device=device)}
     if case.task == "segmentation":
         mask = torch.ones(size, size, dtype=torch.uint8, device=device)
         mask[: size // 2] = 2

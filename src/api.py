@@ -139,6 +139,7 @@ def load(checkpoint: str | Path, **options: Any) -> Model:
 
 def train(
     task: str,
+    /,
     config: str | Path | None = None,
     *,
     callback: Callable[[History], None] | None = None,

@@ -48,8 +48,9 @@ def load_predictor(
     trained = restore_segmenter(options.model, options, options.imgsz)
     if task_of(trained.checkpoint) != "semantic":
         return object_predictor(trained, options, folder)
-    if options.threshold is not None:
-        raise UserError("--threshold is for models of objects; this one names each pixel's class")
+    given = {"--threshold": options.threshold, "--track": getattr(options, "track", False) or None}
+    for flag in [flag for flag, value in given.items() if value is not None]:
+        raise UserError(f"{flag} is for models of objects; this one names each pixel's class")
     mode = resize_of(options, trained)
     batch = choose_batch(options.batch, options.device)
     model, resize = looking(trained.model, options, trained.image_size, mode, batch)

@@ -78,8 +78,7 @@ def evaluate_instances(
         found = instances_from(result, geometry)
         results[index] = scored(found, reader.of(records[index], geometry.original))
         if index in keep:
-            chosen = found.scores >= SHOWN
-            kept[index] = Instances(*(part[chosen] for part in found))
+            kept[index] = found.some(found.scores >= SHOWN)
 
     predict_objects(model, loader, device, instances_of, take)
     metric.merge(gather_objects([results[index] for index in sorted(results)]))

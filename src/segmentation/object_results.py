@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 
 from ..core.errors import UserError
 from ..core.files import atomic_path
+from ..core.structures import Size
 from ..data.common.images import write_image
 from ..data.instances import outlines
 from ..predict.predictor import Predictor
 from ..predict.restore import Trained, predictor_of
 from ..predict.result import Result, require_supervision
 from ..predict.results import Made, Report, beside, json_list, write_coco
+from ..predict.tracking import BoxTracker, floor_of
 from ..visualise.objects import draw_objects
 from .objects import (
     CERTAIN,
@@ -54,11 +57,16 @@ def object_predictor(
     names = trained.checkpoint["config"]["dataset"].get("STUFF_CLASSES") or []
     stuff = [trained.names.index(name) for name in names]
     report: ObjectReport
+    track = getattr(options, "track", False)  # of a video
     if task == "instance":
         threshold = SURE if options.threshold is None else options.threshold
         report = InstanceReport(folder, trained.names, [], options)
+        if track:
+            report.tracker, threshold = BoxTracker(threshold), floor_of(threshold)
         on_device = partial(instances_of, threshold=threshold)
         from_device: Any = partial(instances_from, threshold=threshold)
+    elif track:
+        raise UserError("--track follows instances, and this model is of --task panoptic")
     else:
         threshold = CERTAIN if options.threshold is None else options.threshold
         report = PanopticReport(folder, trained.names, stuff, options)
@@ -88,7 +96,7 @@ class ObjectResult(Result):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The fields."""
-        return self.found._asdict()
+        return {name: value for name, value in self.found._asdict().items() if value is not None}
 
     def to_supervision(self) -> Any:
         """As ``supervision.Detections`` with masks; class_id is the index of the name."""
@@ -105,11 +113,12 @@ class ObjectResult(Result):
 @dataclass
 class InstanceResult(ObjectResult):
     """Objects of an image, best first: masks bool [N, H, W], scores float32 [N] in [0, 1], labels
-    int64 [N], indices of names."""
+    int64 [N], indices of names; tracks int64 [N] (see ``Instances``), or None."""
 
     masks: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    tracks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,7 +126,7 @@ class InstanceResult(ObjectResult):
     @property
     def found(self) -> Instances:
         """As the predictor says it."""
-        return Instances(self.masks, self.scores, self.labels)
+        return Instances(self.masks, self.scores, self.labels, self.tracks)
 
     @property
     def boxes(self) -> np.ndarray:
@@ -184,7 +193,9 @@ def draw_result(
 ) -> np.ndarray:
     """The image under what was found in it."""
     masks = masks_of(found)
-    return draw_objects(image, masks, found.labels, names, found.scores, stuff=stuff, **how)
+    tracks = found.tracks if isinstance(found, Instances) else None
+    how = {"stuff": stuff, "tracks": tracks, **how}
+    return draw_objects(image, masks, found.labels, names, found.scores, **how)
 
 
 def segments_info(found: Panoptic) -> list[dict[str, Any]]:
@@ -241,16 +252,27 @@ class ObjectReport(Report):
 
 
 class InstanceReport(ObjectReport):
-    """Instances."""
+    """Instances; tracker: gives them ids (--track)."""
 
+    tracker: BoxTracker | None = None
     files: tuple[str, ...] = ("instances.json", "images.json")
 
     def result(self, image: np.ndarray, found: Instances) -> InstanceResult:
         """As Python gets it."""
         return InstanceResult(image, self.names, self.stuff, self.look, *found)
 
+    def follow(self, result: Any, seconds: float, size: Size) -> Any:
+        """See Report; with a tracker, by the boxes of the masks. Between key frames masks hold."""
+        if self.tracker is None or result is None:
+            return super().follow(result, seconds, size)
+        rows = torch.arange(len(result.labels))  # in place of the labels: which are reported
+        boxes, scores = (torch.from_numpy(one) for one in (boxes_of(result.masks), result.scores))
+        kept = self.tracker.update({"boxes": boxes, "scores": scores, "labels": rows}, seconds)
+        found = result.some(kept["labels"].numpy())._replace(tracks=kept["ids"].numpy())
+        return super().follow(found, seconds, size)
+
     def entry(self, info: dict[str, Any], found: Instances) -> _Entry:
-        """COCO results."""
+        """COCO results, with ``track_id`` where objects are tracked."""
         rles, boxes = outlines.to_rles(found.masks), boxes_of(found.masks)
         rows = [
             {
@@ -264,6 +286,8 @@ class InstanceReport(ObjectReport):
                 found.labels.tolist(), found.scores.tolist(), rles, boxes
             )
         ]
+        if found.tracks is not None:
+            rows = [{**row, "track_id": int(n)} for row, n in zip(rows, found.tracks)]
         return _Entry({**info, "instances": len(rows)}, rows)
 
     def write(self, folder: str | Path, prefix: str = "") -> None:

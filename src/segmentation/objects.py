@@ -27,11 +27,18 @@ MOST_VALUES = 2**25  # logits in the original's pixels that are there at once: 1
 
 class Instances(NamedTuple):
     """Objects of an image, best first: masks bool [N, H, W], which may overlap; scores float32 [N]
-    in [0, 1]; labels int64 [N], class indices from 0."""
+    in [0, 1]; labels int64 [N], class indices from 0; tracks: int64 [N], of a video's objects, from
+    1 (0: none so far), where they are tracked."""
 
     masks: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    tracks: np.ndarray | None = None
+
+    def some(self, rows: np.ndarray) -> Instances:
+        """Those of a mask bool [N], or of indices."""
+        tracks = None if self.tracks is None else self.tracks[rows]
+        return Instances(self.masks[rows], self.scores[rows], self.labels[rows], tracks)
 
 
 class Panoptic(NamedTuple):

@@ -145,9 +145,8 @@ class TrainSegmentation(
             raise ValueError(
                 f"--head {self.head} has a loss of its own: leave --loss and --class-weights out"
             )
-        if self.task != "semantic" and (self.looks() or self.cache_features):
-            flags = [*self.looks(), *(["--cache-features"] if self.cache_features else [])]
-            raise ValueError(f"{', '.join(flags)}: not with --task {self.task}")
+        if self.task != "semantic" and self.looks():
+            raise ValueError(f"{', '.join(self.looks())}: not with --task {self.task}")
         if self.task == "panoptic" and getattr(self.dataset, "FORMAT", "panoptic") != "panoptic":
             raise ValueError("--task panoptic takes data of FORMAT panoptic")
         return self
@@ -213,6 +212,9 @@ class InferSegmentationImage(ImageOptions, SegmentationOutput):
 class InferSegmentationVideo(VideoOptions, SegmentationOutput):
     """Segment a video file, a camera or a network stream."""
 
+    track: bool = option(
+        False, help="of --task instance: an id for each object, the same in all frames"
+    )
     out_dir: Path = option(
         Path("inference_results_video"), help="sub-folder of outputs/ for the results"
     )

@@ -63,6 +63,26 @@ class InstanceTask(SegmentationTask):
         size, resize = Size(*self.options.imgsz), self.options.resize
         return InstanceTransform(self.objects, size, resize, preset, training=training)
 
+    def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Segmenter) -> tuple[Any, Any]:
+        """The loaders of the features of their images; masks, of any number, are read anew."""
+        from ..core.errors import UserError
+        from ..features.loaders import cache_loaders
+
+        options = self.options
+        if options.cache_views > 1:
+            raise UserError(
+                f"--cache-views {options.cache_views}: with --task {options.task} one view is kept"
+            )
+        plain = self.transform("none")
+        return cache_loaders(
+            loaders,
+            model,
+            options,
+            reads=f"maps {model.head.reads or options.feature_extractor}",
+            plain=plain,
+            targets=plain.target,
+        )
+
     def validation(self, loader: Any, device: torch.device) -> Validate:
         """Scores, and a picture of some images."""
         from ..visualise.samples import spread

@@ -21,12 +21,16 @@ def shade(label: int, number: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def shades_of(labels: np.ndarray, stuff: Sequence[int] = ()) -> list[tuple[int, int, int]]:
-    """A colour for each object: those of a class differ, classes of ``stuff`` have their own."""
+def shades_of(
+    labels: np.ndarray, stuff: Sequence[int] = (), tracks: np.ndarray | None = None
+) -> list[tuple[int, int, int]]:
+    """A colour for each object: those of a class differ, classes of ``stuff`` have their own; a
+    tracked one keeps its."""
     seen: dict[int, int] = {}
     found = []
-    for label in labels.tolist():
-        found.append(shade(label, 0 if label in stuff else seen.get(label, 0)))
+    for row, label in enumerate(labels.tolist()):
+        number = seen.get(label, 0) if tracks is None else int(tracks[row])
+        found.append(shade(label, 0 if label in stuff else number))
         seen[label] = seen.get(label, 0) + 1
     return found
 
@@ -49,7 +53,7 @@ def draw_objects(
     many there are of each class; things have a plate with score and track as well.
     """
     tint, canvas = image.copy(), image.copy()
-    fills = shades_of(labels, stuff)
+    fills = shades_of(labels, stuff, tracks)
     inside = np.zeros(image.shape[:2], bool)
     for mask, fill in reversed(list(zip(masks, fills))):
         tint[mask] = fill
@@ -68,7 +72,7 @@ def draw_objects(
             continue
         x, y, width, height = cv2.boundingRect(np.concatenate(edges))
         boxes.append((x, y, x + width - 1, y + height - 1))
-        track = "" if tracks is None else f" #{int(tracks[number])}"
+        track = f" #{int(tracks[number])}" if tracks is not None and tracks[number] else ""
         texts.append(f"{names[label]}{track} {float(scores[number]):.2f}")
         plates.append(fills[number])
     put_labels(canvas, boxes, texts, plates)

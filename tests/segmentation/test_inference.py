@@ -41,6 +41,15 @@ def test_windows_cover_everything(length, window, overlap) -> None:
         assert first < second <= first + round(window * (1 - overlap))
 
 
+@pytest.mark.parametrize("length", [512, 513, 700, 1024, 1500])
+def test_windows_without_overlap_are_eomts(length: int) -> None:
+    """training/lightning_module.py, window_imgs_semantic: as few as cover the long side."""
+    count = -(-length // 512)
+    overlap = count * 512 - length
+    each = overlap / (count - 1) if overlap > 0 else 0
+    assert starts(length, 512, 0) == [int(j * (512 - each)) for j in range(count)]
+
+
 @pytest.mark.parametrize("options", [{}, {"flip": True}, {"window": Size(20, 16)},
                                      {"window": Size(100, 16), "flip": True}])  # fmt: skip
 def test_a_model_without_context_answers_the_same_by_every_look(image, options) -> None:

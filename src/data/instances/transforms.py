@@ -8,10 +8,10 @@ import numpy as np
 
 from ...core.structures import Geometry, ResizeMode, Size
 from ..common import images
-from ..masks.transforms import MaskTransform
+from ..masks.transforms import MaskTransform, resize_mask
 from . import outlines
 from .reader import InstanceReader
-from .records import InstanceRecord
+from .records import InstanceRecord, Objects
 
 VERSION = 1  # of what comes out: see ``cache_key``
 
@@ -57,16 +57,38 @@ class InstanceTransform(MaskTransform):
             return image, {}, geometry
         found = self.objects.of(record, own)
         image, masks, geometry = self.with_masks(image, outlines.from_rles(found.rles, own), seed)
-        keep = masks.any(axis=(1, 2)) & ~found.crowd
-        return image, {"masks": masks[keep], "labels": found.labels[keep]}, geometry
+        return image, _target(found, masks), geometry
+
+    def target(self, record: InstanceRecord) -> dict[str, np.ndarray]:
+        """That of ``load`` without augmentation; the image is not read."""
+        assert self.mode is not None
+        found = self.objects.of(record)
+        size = images.fitted_size(found.size, self.size, self.mode)
+        masks = outlines.from_rles(found.rles, found.size)
+        return _target(found, _moved(masks, resize_mask(_numbers(found.size), size)))
 
     def with_masks(
         self, image: np.ndarray, masks: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, Geometry]:
         """The image and masks uint8 [N, H, W] at the model's size."""
-        count, height, width = masks.shape
-        numbers = np.arange(height * width, dtype=np.int32).reshape(height, width)
+        numbers = _numbers(Size(masks.shape[2], masks.shape[1]))
         image, numbers, geometry = self(image, numbers, seed)
-        flat = np.zeros((count, height * width + 1), np.uint8)  # the last: what is padded
-        flat[:, :-1] = masks.reshape(count, -1)
-        return image, flat[:, numbers], geometry
+        return image, _moved(masks, numbers), geometry
+
+
+def _numbers(size: Size) -> np.ndarray:
+    """int32 [H, W]: the number of each pixel."""
+    return np.arange(size.height * size.width, dtype=np.int32).reshape(size.height, size.width)
+
+
+def _moved(masks: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Masks uint8 [N, H, W] with the pixels of these numbers [h, w]; 0 where it is -1."""
+    count, height, width = masks.shape
+    flat = np.zeros((count, height * width + 1), np.uint8)  # the last: what is padded
+    flat[:, :-1] = masks.reshape(count, height * width)
+    return flat[:, numbers]
+
+
+def _target(found: Objects, masks: np.ndarray) -> dict[str, np.ndarray]:
+    keep = masks.any(axis=(1, 2)) & ~found.crowd
+    return {"masks": masks[keep], "labels": found.labels[keep]}
