@@ -117,7 +117,7 @@ def write_file(options: ExportModelOptions, content: dict[str, Any]) -> Path:
     description = _describe(options, content, predictor, names)
     size = predictor.image_size
     folder = options.model if options.model.is_dir() else options.model.parent
-    stem = "best_model" if options.model.is_dir() else options.model.stem
+    stem = "best_model" if options.model.is_dir() else options.model.stem.removeprefix("hub:")
     given = options.out or folder / f"{stem}_{size.width}x{size.height}.onnx"
     path = given.with_suffix(SUFFIX[options.format])
     if options.out is not None and path != options.out:
