@@ -30,7 +30,7 @@ from src.core.paths import output_folder
 from src.data.common.images import list_images, read_image
 from src.evaluate import EvaluateOptions, evaluate
 from src.export import ExportModelOptions, export_model
-from src.predict.runtimes.description import SUFFIXES
+from src.predict.runtimes.description import is_exported
 
 log = logging.getLogger(__name__)
 FIGURES = ("mAP", "mIoU", "RMSE", "top1", "mask_mAP", "PQ")
@@ -59,10 +59,10 @@ def measure(options: RuntimeOptions) -> str:
     models = made(options, folder, images)
     size = {"imgsz": list(options.imgsz)} if options.imgsz else {}
     loaded = {
-        name: load(path, device="cpu", batch=1, **(size if not is_file(path) else {}), **how)
+        name: load(path, device="cpu", batch=1, **(size if not is_exported(path) else {}), **how)
         for name, (path, how) in models.items()
     }
-    canvas = next(m.predictor._inner.fixed for m in loaded.values() if is_file(m.checkpoint))
+    canvas = next(m.predictor._inner.fixed for m in loaded.values() if is_exported(m.checkpoint))
     for model in loaded.values():
         model.predictor._inner.fixed = canvas  # eager would pad an image less
     times = timed(loaded, images[: options.count], options.rounds)
@@ -70,11 +70,6 @@ def measure(options: RuntimeOptions) -> str:
     text = table(times, scores)
     write_text(folder / "table.md", text)
     return text
-
-
-def is_file(path: Path) -> bool:
-    """Whether it is an exported one."""
-    return path.suffix in SUFFIXES
 
 
 def made(
@@ -154,7 +149,7 @@ def scored(options: RuntimeOptions, name: str, model: tuple[Path, dict[str, Any]
     words: list[Any] = ["--model", path, "--device", "cpu", "--workers", 0, "--overwrite"]
     words += ["--out-dir", (output_folder(options.out_dir) / f"evaluation_{name}").resolve()]
     words += ["--compile"] if how else []
-    words += ["--imgsz", *options.imgsz] if options.imgsz and not is_file(path) else []
+    words += ["--imgsz", *options.imgsz] if options.imgsz and not is_exported(path) else []
     words += ["--data-root", options.data_root] if options.data_root else []
     results = evaluate(parse(EvaluateOptions, [str(word) for word in words]))
     figure = next(figure for figure in FIGURES if figure in results)

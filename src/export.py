@@ -6,20 +6,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BeforeValidator
-
-from .core.config import CommandSettings, Sides, option
+from .core.config import CommandSettings, Sides, Sources, option
 
 if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-
-
-def _as_list(value: Any) -> Any:
-    return [str(value)] if isinstance(value, (str, Path)) else value
 
 
 class ExportModelOptions(CommandSettings):
@@ -49,7 +43,7 @@ class ExportModelOptions(CommandSettings):
     device: Literal["cpu", "cuda"] = option(
         "cpu", help="where to trace it; torchscript and pt2 run on this kind of device alone"
     )
-    images: Annotated[list[str] | None, BeforeValidator(_as_list)] = option(
+    images: Sources | None = option(
         None,
         help="what to check it on: files, folders or globs (default: the run's validation images "
         "where they are still there, else drawn ones)",
@@ -66,13 +60,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.run(lambda: export_model(cli.parse(ExportModelOptions, argv, "python -m src.export")))
 
 
-SUFFIX = {
-    "onnx": ".onnx",
-    "openvino": ".xml",
-    "tensorrt": ".engine",
-    "torchscript": ".torchscript",
-    "pt2": ".pt2",
-}
 CHECKED = 16  # images, at most
 
 
@@ -100,6 +87,7 @@ def write_file(options: ExportModelOptions, content: dict[str, Any]) -> Path:
     import torch
 
     from .core.errors import UserError
+    from .predict.runtimes.description import SUFFIXES
     from .predict.runtimes.writers import Graph, write_exported
 
     predictor, model = _loaded(options, options.model)
@@ -119,7 +107,7 @@ def write_file(options: ExportModelOptions, content: dict[str, Any]) -> Path:
     folder = options.model if options.model.is_dir() else options.model.parent
     stem = "best_model" if options.model.is_dir() else options.model.stem.removeprefix("hub:")
     given = options.out or folder / f"{stem}_{size.width}x{size.height}.onnx"
-    path = given.with_suffix(SUFFIX[options.format])
+    path = given.with_suffix(next(s for s, kind in SUFFIXES.items() if kind == options.format))
     if options.out is not None and path != options.out:
         raise UserError(f"--out {options.out}: a file of {options.format} ends in {path.suffix}")
     graph = Graph(model, names, options.nms).eval()
