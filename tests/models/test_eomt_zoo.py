@@ -55,7 +55,9 @@ def test_the_authors_numbers(published):
     assert np.abs(found.masks[0, ::9, ::3, ::3].numpy() - ANSWERS["masks"]).max() < 1e-4 * scale
     assert np.abs(found.classes[0, ::9].numpy() - ANSWERS["classes"]).max() < 1e-4
     assert trained.image_size == (640, 640) and len(trained.names) == 133
-    assert trained.checkpoint["config"]["task"] == "panoptic"
+    config = trained.checkpoint["config"]
+    assert config["task"] == "panoptic"
+    assert set(config["dataset"]["STUFF_CLASSES"]) < set(trained.names)
 
 
 def test_the_backbone_is_metas_and_the_difference(published):
