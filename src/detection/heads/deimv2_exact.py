@@ -46,4 +46,6 @@ def keep_digits(model: Any) -> None:
     for layer in [decoder.query_pos_head.layers[0], *(head.layers[-1] for head in heads)]:
         layer.__class__ = Float32Linear  # in place: layers share weights
     decoder.integral = Integral()
-    model.model.generate_anchors = partial(_anchors, type(model.model)._cached_generate_anchors)
+    # transformers 5.8 caches the method itself.
+    make = getattr(type(model.model), "_cached_generate_anchors", model.model.generate_anchors)
+    model.model.generate_anchors = partial(_anchors, make)
