@@ -21,7 +21,7 @@ def tiny_vit(dim: int = 64, depth: int = 2, heads: int = 2) -> Backbone:
     spec = BackboneSpec(
         "tiny", "dinov3", (dim,), (depth,), 16, (depth - 1,), None, 0.1, registers=4
     )
-    return Backbone(spec, _dinov3_vit(arch), multi=False, fine_tune=True)
+    return Backbone(spec, _dinov3_vit(arch), taps="last", fine_tune=True)
 
 
 def plain_crops(backbone: Backbone) -> None:

@@ -203,6 +203,10 @@ def test_contexts_and_controls():
     row = DinoContext({**dino("multi"), "channels": [8, 16], "strides": [8, 32]})
     shapes = [list(one.shape) for one in row(images)]
     assert shapes == [[3, 8, 9, 13], [3, 16, 3, 4]]
+    row = DinoContext({**dino("patch"), "channels": [16], "strides": [32]})
+    (found,) = row(images)
+    assert list(found.shape) == [3, 16, 3, 4]
+    assert not torch.allclose(found, found[..., :1, :1].expand_as(found))
     row = DinoContext({**dino(), "channels": [16], "strides": [32]})
     (found,) = row(images)
     assert torch.equal(found, found[..., :1, :1].expand_as(found))
