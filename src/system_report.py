@@ -26,7 +26,10 @@ OPTIONAL = {
     "openvino": ("openvino", "running exported OpenVINO models"),
     "supervision": ("supervision", "to_supervision(), --track"),
     "trackers": ("trackers", "--track of videos (requirements-tracking.txt)"),
-    "ultralytics": ("ultralytics", "YOLO with DINO's context (AGPL, requirements-yolo.txt)"),
+    "ultralytics-opencv-headless": (
+        "ultralytics",
+        "YOLO with DINO's context (AGPL, requirements-yolo.txt)",
+    ),
     "wandb": ("wandb", "--logger wandb"),
     "mlflow": ("mlflow", "--logger mlflow"),
 }
