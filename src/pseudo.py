@@ -7,7 +7,7 @@ import csv
 import io
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,10 @@ def pseudo(options: PseudoOptions) -> Path:
         names, rows = by_neighbours(options, paths)
         return write_classes(folder, names, rows, options)
     assert options.model is not None
-    task = read_model(options.model)["task"]
+    content = read_model(options.model)
+    task, channels = content["task"], len(content["backbone"].get("mean") or "RGB")
+    if channels != 3:
+        raise UserError(f"pseudo-labels are of 3 channels, and {options.model} takes {channels}")
     spec = tasks()[task]
     given = {"input": options.images, "out_dir": folder, "model": options.model}
     given |= {"batch": options.batch, "device": options.device}
@@ -204,7 +207,7 @@ def segment(settings: Any, paths: list[Path], folder: Path, options: PseudoOptio
         trained, settings, on_device=sure, postprocess=lambda result, geometry: result
     )
     stems = [path.stem for path in paths]
-    twice = [stem for stem in stems if stems.count(stem) > 1]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
     if twice:
         raise UserError(f"two images are called {twice[0]}: masks are found by their names")
     if len({path.parent for path in paths}) > 1:

@@ -186,6 +186,8 @@ class Backbone(nn.Module):
             return state
         if any(key.startswith("model.") for key in mine):
             return state
+        if any(is_adapter(key) for key in mine):  # of a head alone: they go with the weights here
+            mine = without_adapters(self.hub_model.official_state() | mine)
         converted = self.hub_model.convert_official(mine)
         others = {k: v for k, v in state.items() if not k.startswith(inner)}
         return others | {f"{inner}{key}": value for key, value in converted.items()}

@@ -245,8 +245,8 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str | P
                 "--backbone-weights the file that it was trained on"
             )
         own = model.state_dict()
-        weights.update({n: t for n, t in own.items() if of_frozen(n)})
-        weights = without_adapters(weights)
+        frozen = {n: t for n, t in own.items() if of_frozen(n)}
+        weights = without_adapters(frozen | weights)
     own = model.state_dict()
     faults = [f"missing {name}" for name in own if name not in weights]
     faults += [f"unknown {name}" for name in weights if name not in own]

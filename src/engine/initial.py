@@ -39,6 +39,11 @@ def like_initial(options: O, task: str) -> O:
     taken = {name: content["config"][name] for name in sorted(names)}
     if "weights" not in options.model_fields_set:
         taken["weights"] = "none"
+    for name in ("mean", "std"):  # what its weights want, which no file's name says any more
+        values = content["backbone"].get(name) or []
+        of_data = getattr(getattr(options, "dataset", None), name.upper(), None)
+        if len(values) == 3 and of_data is None and name not in options.model_fields_set:
+            taken[name] = values
     options = options.model_copy(update=taken)
     known: Any = options
     backbone = content["backbone"]["name"]

@@ -89,6 +89,12 @@ def test_timms_own_numbers(name, size):
     assert tuple(backbone.statistics.mean) == config["mean"]
 
 
+def test_statistics_of_batch_norms_are_as_they_came():
+    backbone = build_backbone("timm:resnet10t", fine_tune=True)  # looks what is idle
+    state = backbone.hub_model.state_dict()
+    assert not any(value.any() for name, value in state.items() if "num_batches" in name)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_transformers_own_numbers(name, folders):

@@ -13,7 +13,7 @@ from src.backbones.build import build_backbone
 from src.core.adapters import is_adapter
 from src.core.cli import parse
 from src.core.errors import UserError
-from src.engine.checkpoint import fingerprint, load_checkpoint
+from src.engine.checkpoint import fingerprint, load_checkpoint, load_weights
 from src.evaluate import EvaluateOptions, evaluate
 from src.predict.frozen import one_backbone
 from tests.features.test_cached_tasks import draw, run
@@ -119,3 +119,24 @@ def test_a_fingerprint_is_of_the_weights_not_of_the_code(tmp_path):
         with torch.no_grad():
             next(ours.hub_model.parameters()).view(-1)[0] += 1
         assert fingerprint(ours) != fingerprint(theirs)
+
+
+@pytest.mark.parametrize("name", ["dinov2_vits14_reg", "dinov3_convnext_atto"])
+def test_adapters_of_metas_code_go_on_the_bundled_hub(name):
+    torch.manual_seed(0)
+    model = torch.nn.Module()
+    model.backbone = backbone = build_backbone(name, hub="bundled")
+    plain = {key: value.clone() for key, value in backbone.hub_model.state_dict().items()}
+    official = backbone.hub_model.official_state()
+    layer = "blocks.3.mlp.fc1" if "vit" in name else "stages.2.1.pwconv1"
+    down, up = torch.rand(2, official[f"{layer}.weight"].shape[1]), torch.rand(1, 2)
+    adapters = {"lora_a": down, "lora_b": up.repeat(len(official[f"{layer}.weight"]), 1)}
+    state = {f"backbone.hub_model.{layer}.{key}": value for key, value in adapters.items()}
+    head = {"model": backbone.adapt_state_dict(state, "backbone."), "backbone": {}}
+    load_weights(model, {**head, "backbone_fingerprint": fingerprint(backbone)}, "here")
+    change = 8 * adapters["lora_b"] @ down
+    loaded = backbone.hub_model.state_dict()
+    changed = [name for name, value in loaded.items() if not torch.equal(value, plain[name])]
+    assert len(changed) == 1
+    found = loaded[changed[0]] - plain[changed[0]]
+    torch.testing.assert_close(found.flatten(1), change, atol=1e-5, rtol=1e-5)

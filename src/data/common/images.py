@@ -9,6 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -323,6 +324,21 @@ def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:
     )
 
 
+def mirrored(image: np.ndarray) -> np.ndarray:
+    """[H, W, C], left and right changed."""
+    return by_fours(partial(cv2.flip, flipCode=1), image)
+
+
+def by_fours(change: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
+    """``change`` by cv2, of which some functions take four channels at most, and all drop the axis
+    of a single one."""
+    channels = image.shape[2]
+    if 2 <= channels <= 4:
+        return change(image)
+    parts = [change(np.ascontiguousarray(image[..., i : i + 4])) for i in range(0, channels, 4)]
+    return np.concatenate([np.atleast_3d(part) for part in parts], axis=2)
+
+
 def resize(image: np.ndarray, size: Size, mode: ResizeMode) -> tuple[np.ndarray, Geometry]:
     """Resize [H, W, C]: ``fit`` inside WxH with the aspect kept, ``stretch`` to WxH,
     ``short`` with the aspect kept until the short side is that of WxH (the long one at most 4 times
@@ -343,6 +359,5 @@ def resize(image: np.ndarray, size: Size, mode: ResizeMode) -> tuple[np.ndarray,
     elif resized != original:
         shrinkage = max(original.width / resized.width, original.height / resized.height)
         how = cv2.INTER_AREA if shrinkage >= 2 else cv2.INTER_LINEAR
-        image = cv2.resize(image, resized, interpolation=how)
-        image = image[..., None] if image.ndim == 2 else image  # cv2 drops a single channel's axis
+        image = by_fours(partial(cv2.resize, dsize=resized, interpolation=how), image)
     return image, Geometry(original=original, resized=resized)

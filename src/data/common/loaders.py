@@ -286,8 +286,9 @@ class OrderedBatches(Sampler[list[Key]]):
         group = _numbers(shapes or [None] * count)
         self.epoch = 0
         self.batches: list[list[int]] = []
+        mine = np.arange(rank, count, world)
         for number in range(group.max(initial=-1) + 1):
-            rows = [row for row in range(count)[rank::world] if group[row] == number]
+            rows = mine[group[mine] == number].tolist()
             self.batches += [rows[i : i + batch] for i in range(0, len(rows), batch)]
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from ...core.structures import WholeResize
 class BandDataset(Settings):
     """Images of any number of channels, and their statistics."""
 
-    CHANNELS: int = Field(3, ge=1, le=512, description="channels of the images")
+    CHANNELS: int = Field(3, ge=1, le=128, description="channels of the images")
     MEAN: list[float] | None = Field(
         None, description="mean of each channel, in [0, 1] (integers: of their largest value)"
     )

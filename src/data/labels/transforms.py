@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
 from ...core.structures import Geometry, ResizeMode, Size
@@ -85,7 +84,7 @@ class LabelTransform:
             part = image[random_part(original, rng)]
             image, _ = images.resize(part, self.size, "stretch")
         if rng.random() < 0.5:
-            image = cv2.flip(image, 1)
+            image = images.mirrored(image)
         if self.preset == "strong":
             if self._pipeline is None:
                 self._pipeline = _colours()

@@ -107,19 +107,22 @@ class MaskTransform:
         if cropping:
             image, mask = self._augment(image, mask, int(rng.integers(2**31)))
         elif self.preset == "flip" and rng.random() < 0.5:
-            image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
+            image, mask = images.mirrored(image), cv2.flip(mask, 1)
         return image, mask, Geometry(original, Size(image.shape[1], image.shape[0]))
 
     def _augment(
         self, image: np.ndarray, mask: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._pipeline is None:
-            mean = None if self.channels == 3 else self.reader.dataset.MEAN
             strong = self.preset == "strong"
-            self._pipeline = build_pipeline(self.size, strong, self.fill, mean)
+            self._pipeline = build_pipeline(self.size, strong, self.fill, self.channels)
         self._pipeline.set_random_seed(seed)
-        done = self._pipeline(image=image, mask=mask)
-        return done["image"], done["mask"]
+        if self.channels == 3:
+            done = self._pipeline(image=image, mask=mask)
+            return done["image"], done["mask"]
+        mean = np.array(self.reader.dataset.MEAN, np.float32)  # of so many cv2 pads with 0 alone
+        done = self._pipeline(image=image - mean, mask=mask)
+        return done["image"] + mean, done["mask"]
 
 
 def resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
@@ -129,8 +132,8 @@ def resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def build_pipeline(size: Size, strong: bool, fill: int, mean: list[float] | None = None) -> Any:
-    """Albumentations: pad (image grey, or the ``mean`` of its channels; mask ``fill``), crop to
+def build_pipeline(size: Size, strong: bool, fill: int, channels: int = 3) -> Any:
+    """Albumentations: pad (image grey, of other than three channels 0; mask ``fill``), crop to
     ``size``, flip, and colours."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
     import albumentations as A  # noqa: N812
@@ -139,7 +142,11 @@ def build_pipeline(size: Size, strong: bool, fill: int, mean: list[float] | None
 
     steps: list[Any] = [
         A.PadIfNeeded(
-            size.height, size.width, fill=mean or FILL, fill_mask=fill, position="random"
+            size.height,
+            size.width,
+            fill=FILL if channels == 3 else 0.0,
+            fill_mask=fill,
+            position="random",
         ),
         A.RandomCrop(size.height, size.width),
         A.HorizontalFlip(p=0.5),

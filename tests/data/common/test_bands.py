@@ -18,11 +18,22 @@ from src.core import cli
 from src.core.errors import UserError
 from src.core.structures import Size
 from src.data.check import check
-from src.data.common.images import image_size_of, read_bands, read_image, resize, shown_bands
+from src.data.common.images import (
+    image_size_of,
+    mirrored,
+    read_bands,
+    read_image,
+    resize,
+    shown_bands,
+)
 from src.data.labels.settings import CheckLabels
-from src.data.masks.reader import write_mask
+from src.data.labels.transforms import LabelTransform
+from src.data.masks.reader import IGNORE, MaskReader, write_mask
 from src.data.masks.settings import MaskDataset
+from src.data.masks.transforms import MaskTransform
 from src.evaluate import EvaluateOptions, evaluate
+from src.pretraining.settings import PseudoOptions
+from src.pseudo import pseudo
 from src.segmentation.infer import infer_images
 from src.segmentation.settings import CheckSegmentation, InferSegmentationImage, TrainSegmentation
 from src.segmentation.train import train
@@ -93,6 +104,31 @@ def test_a_grey_image_says_the_same_to_an_inflated_layer(name):
             torch.testing.assert_close(value, expected[layer], atol=1e-4, rtol=1e-4)
         with pytest.raises(UserError, match="a mean of 6 channels, a deviation of 3"):
             build_backbone(name, mean=[0.5] * 6, std=[0.25] * 3)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5, 12])
+def test_any_number_of_channels_goes_through_resize_and_augmentation(channels):
+    image = np.random.default_rng(0).random((100, 80, channels)).astype(np.float32)
+    for size in (Size(32, 40), Size(60, 75), Size(120, 150)):  # the first by averaging
+        found, _ = resize(image, size, "stretch")
+        each = [resize(image[..., [i, i]], size, "stretch")[0][..., 0] for i in range(channels)]
+        assert np.allclose(found, np.stack(each, axis=2), atol=1e-6)
+    assert np.array_equal(mirrored(image), image[:, ::-1])
+    mean = [0.1 + i / 100 for i in range(channels)]
+    dataset = MaskDataset(ALL_CLASSES=["a", "b"], CHANNELS=channels, MEAN=mean, STD=mean)
+    mask, padded = np.ones((100, 80), np.uint8), 0
+    for seed in range(4):
+        for preset in ("flip", "crop"):
+            transform = LabelTransform(Size(32, 32), "fit", preset, channels=channels)
+            assert transform(image, seed)[0].shape[2:] == (channels,)
+        for preset in ("flip", "jitter", "lsj"):
+            made = MaskTransform(MaskReader(dataset), Size(64, 64), "fit", preset)
+            pixels, truth, _ = made(image, mask, seed)
+            assert pixels.shape == (*truth.shape, channels) and pixels.dtype == np.float32
+            outside = truth == IGNORE
+            padded += int(outside.sum())
+            assert np.allclose(pixels[outside], mean, atol=1e-6)
+    assert padded
 
 
 def test_statistics_of_each_channel():
@@ -166,3 +202,7 @@ def test_a_classifier_of_five_channels(tmp_path):
     asked = ["--model", tmp_path / "run" / "best_model.pth", "--out-dir", tmp_path / "out"]
     asked += ["--input", tmp_path / "valid" / "dark", "--device", "cpu"]
     assert infer(cli.parse(InferClassifier, words(*asked))) == 0
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.zeros((48, 64, 3), np.uint8))
+    asked = ["--images", tmp_path / "rgb.png", "--model", tmp_path / "run", "--out-dir", tmp_path]
+    with pytest.raises(UserError, match="of 3 channels, and .* takes 5"):
+        pseudo(cli.parse(PseudoOptions, words(*asked)))

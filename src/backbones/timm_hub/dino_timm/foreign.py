@@ -62,14 +62,15 @@ class Foreign(nn.Module):
     def idle(self) -> list[nn.Parameter]:
         """Parameters that no layer is made of (a pooling head): nothing to train."""
         parameters = list(self.parameters())
-        before = [value.requires_grad for value in parameters]
-        self.requires_grad_(True)
+        before, training = [value.requires_grad for value in parameters], self.training
+        self.requires_grad_(True).eval()  # batch norms are not to learn from the blank image
         with torch.enable_grad():
             image = parameters[0].new_zeros(1, self.in_channels, self._size, self._size)
             total = sum(value.sum() for value, _ in self.read(image, range(self.n_blocks), True))
             grads = torch.autograd.grad(total, parameters, allow_unused=True)
         for value, wanted in zip(parameters, before):
             value.requires_grad_(wanted)
+        self.train(training)
         return [value for value, grad in zip(parameters, grads) if grad is None]
 
     def get_intermediate_layers(
