@@ -19,6 +19,6 @@ def test_two_epochs_of_the_demo_find_objects(tmp_path: Path) -> None:
     drawn = draw_instance_dataset(tmp_path / "drawn", train=480, valid=48)
     config = PROJECT / "segmentation_configs" / "demo_instance.yaml"
     words = ["--config", config, "--data-root", drawn, "--out-dir", tmp_path / "run"]
-    words += ["--epochs", 2, "--workers", 0, "--device", "cpu"]
+    words += ["--epochs", 2, "--imgsz", 96, 96, "--workers", 0, "--device", "cpu"]
     history = train(cli.parse(TrainSegmentation, [str(word) for word in words]))
     assert history.rows[-1]["mAP50"] > 0.15
