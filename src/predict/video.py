@@ -338,7 +338,7 @@ class _VideoRun:
         reader, predictor = self.reader, self.predictor
         self.report.stem = path.stem
         if predictor.on_cuda:  # the first batch costs seconds: not part of the rates
-            predictor.predict([reader.first_image] * batch)
+            predictor.predict([reader.first_image] * max(1, batch // every))
         writer = VideoWriter(
             path,
             None,  # as large as what is drawn

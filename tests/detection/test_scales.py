@@ -10,7 +10,9 @@ from src.core.cli import parse
 from src.core.errors import UserError
 from src.core.structures import Geometry, Size
 from src.data.common.loaders import Batch
-from src.detection.scales import MultiScaleLoss, rescaled
+from src.data.common.shapes import fix_shapes
+from src.detection.model import build_detector
+from src.detection.scales import MultiScaleLoss, admit_scales, rescaled
 from src.detection.settings import TrainDetection
 
 
@@ -61,6 +63,22 @@ def test_three_shapes_for_one():
     for _ in range(40):
         loss(model, batch)
     assert model.shapes == {(96, 96), (128, 128), (160, 160)}
+
+
+@pytest.mark.parametrize("mode", ["fit", "stretch"])
+def test_other_scales_keep_their_size_where_shapes_are_few(mode):
+    model, size = build_detector("dinov3_convnext_atto", 3, head="ssd"), Size(640, 640)
+    fix_shapes(model, size, mode, torch.device("cuda"))
+    torch.backends.cudnn.benchmark = False
+    before = list(model.canvases)
+    assert model.canvas(480, 480) != (480, 480)
+    admit_scales(model, 0.25, size, mode)
+    assert [model.canvas(*one) for one in before] == before
+    for factor in (0.75, 1.25):
+        for shape in before:
+            scaled = [round(side * factor / 32) * 32 for side in shape]
+            high, wide = model.canvas(*scaled)
+            assert high * wide <= 1.25 * scaled[0] * scaled[1]
 
 
 def test_kept_features_have_one_scale():
