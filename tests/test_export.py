@@ -364,6 +364,31 @@ def test_gathers_are_grid_sample():
     assert F.grid_sample is not sample_by_gathers
 
 
+def test_gathers_in_a_runtime(tmp_path):
+    class Sampled(torch.nn.Module):
+        def forward(self, maps, grid):
+            return F.grid_sample(maps, grid, align_corners=False)
+
+    given = torch.randn(2, 5, 7, 9), torch.rand(2, 4, 6, 2) * 3 - 1.5
+    path = tmp_path / "sampled.onnx"
+    with without_grid_sample():
+        program = torch.export.export(Sampled(), given, strict=False)
+        torch.onnx.export(program, (), path, dynamo=True, verbose=False)
+    assert "GridSample" not in {node.op_type for node in onnx.load(path).graph.node}
+    (found,) = onnxruntime.InferenceSession(path).run(
+        None, {"maps": given[0].numpy(), "grid": given[1].numpy()}
+    )
+    np.testing.assert_allclose(found, Sampled()(*given).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_that_its_runtime_refuses(tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"no model")
+    told = {"input": {"shape": [1, 3, 64, 64]}, "outputs": {"logits": ""}}
+    with pytest.raises(UserError, match=r"was not taken by its runtime \(onnx\)"):
+        open_session(path, told, CPU)
+
+
 @pytest.mark.parametrize("task", ["detection", "segmentation", "depth", "classification"])
 def test_the_documented_program_is_right(task, runs, files, tmp_path):
     """The example of docs/export.md, in a folder without this project, beside dino_stack.load."""

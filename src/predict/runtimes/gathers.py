@@ -30,7 +30,7 @@ def sample_by_gathers(
     for column, across in ((left, left + 1 - x), (left + 1, x - left)):
         for row, down in ((top, top + 1 - y), (top + 1, y - top)):
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            place = torch.where(inside, row * width + column, 0.0)
             index = place.long().flatten(1)[:, None].expand(-1, channels, -1)
             values = flat.gather(2, index).unflatten(2, grid.shape[1:3])
             total = total + values * (across * down * inside)[:, None]
