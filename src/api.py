@@ -130,7 +130,7 @@ def load(checkpoint: str | Path, **options: Any) -> Model:
     threshold=0.4. Raises UserError.
     """
     path = Path(checkpoint)
-    task = read_model(path)["task"]
+    task = read_model(path, weights=False)["task"]
     spec = tasks()[task]
     given = {"input": "-", "out_dir": Path(), **options, "model": path}
     settings = validate(spec.predict_options, given, f"load({str(path)!r})")

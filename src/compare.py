@@ -94,7 +94,9 @@ def _best(folder: Path, rows: list[dict[str, float]]) -> dict[str, float]:
     from .engine.checkpoint import load_checkpoint
     from .engine.run_folder import BEST
 
-    epoch = load_checkpoint(folder)["epoch"] if (folder / BEST).is_file() else len(rows)
+    epoch = (
+        load_checkpoint(folder, weights=False)["epoch"] if (folder / BEST).is_file() else len(rows)
+    )
     return next((row for row in rows if row["epoch"] == epoch), rows[-1] if rows else {})
 
 

@@ -33,7 +33,7 @@ def evaluate(options: Any) -> dict[str, Any]:
     from .predict.evaluation import claim_folder
     from .predict.restore import read_model
 
-    task = read_model(options.model)["task"]
+    task = read_model(options.model, weights=False)["task"]
     own = tasks()[task].evaluate_options
     refuse_foreign_options(options, task, own)
     return tasks()[task].evaluate(as_of(options, own), claim_folder(options))

@@ -129,7 +129,7 @@ def load_models(options: InferMulti) -> dict[str, Model]:
     found: dict[str, Model] = {}
     with one_backbone():
         for path in options.model:
-            task = read_model(path)["task"]
+            task = read_model(path, weights=False)["task"]
             known = tasks()[task].predict_options.model_fields
             taken = {name: value for name, value in given.items() if name in known}
             for name in ("save_arrays", *(["threshold"] if task != "detection" else [])):

@@ -59,7 +59,7 @@ def pseudo(options: PseudoOptions) -> Path:
         names, rows = by_neighbours(options, paths)
         return write_classes(folder, names, rows, options)
     assert options.model is not None
-    content = read_model(options.model)
+    content = read_model(options.model, weights=False)
     task, channels = content["task"], len(content["backbone"].get("mean") or "RGB")
     if channels != 3:
         raise UserError(f"pseudo-labels are of 3 channels, and {options.model} takes {channels}")

@@ -119,10 +119,13 @@ def save_checkpoint(
             raise OSError(None, str(error).splitlines()[0]) from error
 
 
-def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]:
+def load_checkpoint(
+    path: str | Path, task: str | None = None, *, weights: bool = True
+) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU; of a run's folder its best_model.pth; of
     ``hub:NAME`` a published model (src/models), fetched the first time; of a folder of
-    transformers' EoMT on DINOv3 what would be one of it (``models.eomt``).
+    transformers' EoMT on DINOv3 what would be one of it (``models.eomt``). weights: False leaves
+    those of a file on the disk, for who asks for the other fields.
 
     UserError when it is missing, broken, of another kind (said which), of a later format, or of
     another task than ``task``.
@@ -133,26 +136,27 @@ def load_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
     elif is_eomt(path):
         content = {"format": FORMAT, **eomt_content(path)}
     else:
-        content = _read(path)
+        content = _read(path, weights)
     if task is not None and content["task"] != task:
         raise UserError(f"{path} is a checkpoint of {content['task']}, and this is {task}")
     return content
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, weights: bool) -> dict[str, Any]:
     path = path / "best_model.pth" if path.is_dir() else path
     if not path.is_file():
         nearby = sorted(p.name for p in path.parent.glob("*.pth")) if path.parent.is_dir() else []
         listed = f"; {path.parent} has: {', '.join(nearby)}" if nearby else ""
         raise UserError(f"no such checkpoint: {path}{listed}")
-    damaged = _damaged_part(path)
+    damaged = _damaged_part(path) if weights else None
     if damaged:
         raise UserError(
             f"{path} is damaged: {damaged} is not what was written (its checksum differs); copy "
             "the file again, or train again"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = not weights and is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
         holds = "holds Python objects beside weights" if is_zipfile(path) else "is no PyTorch file"
         raise UserError(

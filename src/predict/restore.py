@@ -87,11 +87,11 @@ def restore(
     return Trained(model.eval(), content["classes"], size, content["resize"], content)
 
 
-def read_model(path: Path, task: str | None = None) -> dict[str, Any]:
+def read_model(path: Path, task: str | None = None, *, weights: bool = True) -> dict[str, Any]:
     """A checkpoint's content (``load_checkpoint``), or an exported file's without weights.
     UserError, also when it is of another task than ``task``."""
     if not is_exported(path):
-        return load_checkpoint(path, task)
+        return load_checkpoint(path, task, weights=weights)
     content = read_exported(path)
     if task is not None and content["task"] != task:
         raise UserError(f"{path} is a model of {content['task']}, and this is {task}")
