@@ -75,10 +75,9 @@ class ClassificationTask(TrainingTask[TrainClassifier]):
         from ..core.structures import Size
         from ..data.labels.transforms import LabelTransform
 
-        size, channels = Size(*self.options.imgsz), self.options.dataset.CHANNELS
-        return LabelTransform(
-            size, self.options.resize, preset, training, classes=self.classes, channels=channels
-        )
+        options, data = self.options, self.options.dataset
+        fixed = Size(*options.imgsz), options.resize, preset, training
+        return LabelTransform(*fixed, self.classes, data.CHANNELS, data.AUGMENT)
 
     def still(self) -> Any:
         """What an image goes through without augmentation."""

@@ -97,9 +97,11 @@ class DetectionTask(TrainingTask[TrainDetection]):
         if preset == "mosaic":
             if options.cache_features:
                 raise UserError("--augment mosaic joins images; --cache-features keeps them apart")
-            training = mosaic_phases(self.records["train"], size, options.resize, options.epochs)
+            fixed = self.records["train"], size, options.resize, options.epochs
+            training = mosaic_phases(*fixed, options.dataset.AUGMENT)
         else:
-            training = box_transform(preset, size, options.resize, training=True)
+            strengths = options.dataset.AUGMENT
+            training = box_transform(preset, size, options.resize, True, strengths)
         plain = box_transform("none", size, options.resize, training=False)
         loaders = task_loaders(options, self.records, training, plain, model)
         if options.multi_scale:

@@ -20,12 +20,12 @@ _TILE_STD = 32
 Disturbed = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def photometric(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def photometric(image: np.ndarray, rng: np.random.Generator, strength: float = 1) -> np.ndarray:
     """Brightness by up to 32, contrast and saturation by half, hue by 18 degrees, each half of
-    the time, as SSD's distortion. All four are linear in the colours (hue turns about the grey
-    axis), so that one 3x4 matrix makes them in one pass."""
-    chance, amount = rng.random(4) < 0.5, rng.uniform(-1, 1, 4)
-    if not chance.any():
+    the time, as SSD's distortion, all times ``strength``. All four are linear in the colours (hue
+    turns about the grey axis), so that one 3x4 matrix makes them in one pass."""
+    chance, amount = rng.random(4) < 0.5, rng.uniform(-1, 1, 4) * strength
+    if not chance.any() or not strength:
         return image
     brightness, contrast, saturation, hue = chance * amount
     grey = np.broadcast_to(_GREY, (3, 3))

@@ -12,10 +12,11 @@ import numpy as np
 from ...core.structures import Geometry, ResizeMode, Size
 from ..common import images
 from ..common.loaders import Phases
+from ..common.settings import Strengths
 from ..common.shared import SharedRecords
 from .distortion import FILL, photometric
 from .records import BoxRecord
-from .transforms import BoxTransform, flip
+from .transforms import BoxTransform, mirror_boxes
 from .windows import render, scale_jitter
 
 MOSAIC = 0.5  # of the samples; the others are the preset ssd's
@@ -34,9 +35,15 @@ class MosaicTransform:
     records: those that the other images are drawn from, by the sample's own seed.
     """
 
-    def __init__(self, records: Sequence[BoxRecord], size: Size, mode: ResizeMode) -> None:
+    def __init__(
+        self,
+        records: Sequence[BoxRecord],
+        size: Size,
+        mode: ResizeMode,
+        strengths: Strengths | None = None,
+    ) -> None:
         self.records = SharedRecords(records)
-        self.single = BoxTransform("ssd", size, mode, training=True)
+        self.single = BoxTransform("ssd", size, mode, True, strengths)
         self.single.whole = True
         self.size = Size(*size)
 
@@ -57,10 +64,14 @@ class MosaicTransform:
             image, target, _ = self.single.load(self._another(rng), int(rng.integers(2**31)))
             scene = mixup(scene, (image, target["boxes"], target["labels"]))
         image, boxes, labels = scene
-        if rng.random() < 0.5:
-            image, boxes = flip(image, boxes)
+        strengths = self.single.strengths
+        image, boxes = mirror_boxes(image, boxes, strengths, rng)
         geometry = Geometry(record.size or self.size, self.size)
-        return photometric(image, rng), {"boxes": boxes, "labels": labels}, geometry
+        return (
+            photometric(image, rng, strengths.colour),
+            {"boxes": boxes, "labels": labels},
+            geometry,
+        )
 
     def cache_key(self) -> dict[str, Any]:
         """As BoxTransform's (mosaics are not kept)."""
@@ -111,9 +122,13 @@ def mixup(first: Scene, second: Scene) -> Scene:
 
 
 def mosaic_phases(
-    records: Sequence[BoxRecord], size: Size, mode: ResizeMode, epochs: int
+    records: Sequence[BoxRecord],
+    size: Size,
+    mode: ResizeMode,
+    epochs: int,
+    strengths: Strengths | None = None,
 ) -> Phases:
     """Mosaics and mixtures, then, for the last epochs (at least one of several), ``flip``."""
     last = max(1, round(LAST * epochs)) if epochs > 1 else 0
-    plain = BoxTransform("flip", size, mode, training=True)
-    return Phases(MosaicTransform(records, size, mode), plain, epochs - last)
+    plain = BoxTransform("flip", size, mode, True, strengths)
+    return Phases(MosaicTransform(records, size, mode, strengths), plain, epochs - last)

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...core.config import CommandSettings, Settings, option
 from ...core.registry import did_you_mean
-from ..common.settings import CheckData
+from ..common.settings import AugmentedDataset, CheckData
 from .ultralytics import ultralytics
 
 # Annotation formats. Each is a file of its name beside this one, whose ``read(images, annotations,
@@ -17,7 +17,7 @@ from .ultralytics import ultralytics
 FORMATS = ("voc", "coco", "yolo")
 
 
-class BoxDataset(Settings):
+class BoxDataset(AugmentedDataset):
     """A detection data set: the tutorial's keys, and those of further formats.
 
     Paths are relative to DATA_ROOT, and that to the working folder (or the project's root).

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...core.structures import Geometry, ResizeMode, Size
 from ..common import images
+from ..common.settings import Strengths
 from .distortion import disturb, photometric
 from .records import BoxRecord
 from .windows import iou_crop, render, scale_jitter, widened, zoom_out
@@ -21,6 +22,8 @@ Sample = tuple[np.ndarray, np.ndarray, np.ndarray, Geometry]
 
 VERSION = 2  # of what comes out: see ``cache_key``
 LSJ = (0.1, 2.0)  # of the size at which an image just fits in
+# The strengths of the YAML's AUGMENT that a preset has.
+USED = {"none": "", "flip": "flip flip_updown", "lsj": "flip flip_updown colour scale"}
 
 
 class BoxTransform:
@@ -38,8 +41,18 @@ class BoxTransform:
     small rotation and shear, blur, noise, JPEG artefacts, grey and cut-out.
     """
 
-    def __init__(self, preset: Preset, size: Size, mode: ResizeMode, training: bool) -> None:
+    def __init__(
+        self,
+        preset: Preset,
+        size: Size,
+        mode: ResizeMode,
+        training: bool,
+        strengths: Strengths | None = None,
+    ) -> None:
         self.preset: Preset = preset if training else "none"
+        self.strengths = strengths or Strengths()
+        if training:
+            self.strengths.warn_idle(preset, USED.get(preset, "flip flip_updown colour"))
         self.size = Size(*size)
         self.mode: ResizeMode = mode
         self.whole = self.preset == "lsj"  # every sample is of ``size``, not of its image's ratio
@@ -52,6 +65,7 @@ class BoxTransform:
             "size": list(self.size),
             "resize": self.mode,
             "preset": self.preset,
+            **self.strengths.named(),
         }
 
     def output_size(self, original: Size) -> Size:
@@ -78,14 +92,16 @@ class BoxTransform:
         if self.preset in ("none", "flip"):
             image, geometry = images.resize(image, self.size, self.mode)
             boxes = scale_boxes(boxes, geometry)
-            if self.preset == "flip" and np.random.default_rng(seed).random() < 0.5:
-                image, boxes = flip(image, boxes)
+            if self.preset == "flip":
+                image, boxes = mirror_boxes(
+                    image, boxes, self.strengths, np.random.default_rng(seed)
+                )
             return image, boxes, labels, geometry
         rng = np.random.default_rng(seed)
         original = Size(image.shape[1], image.shape[0])
         out = self.output_size(original)  # whatever the window: all samples of an image are of it
         if self.preset == "lsj":
-            window = scale_jitter(original, out, *LSJ, rng)
+            window = scale_jitter(original, out, *(self.strengths.scale or LSJ), rng)
         else:
             window = np.array([0.0, 0.0, *original])
             if rng.random() < 0.5:
@@ -94,9 +110,8 @@ class BoxTransform:
             if self.mode != "stretch":
                 window = widened(window, out)
         image, boxes, labels = render(image, boxes, labels, window, out)
-        if rng.random() < 0.5:
-            image, boxes = flip(image, boxes)
-        image = photometric(image, rng)
+        image, boxes = mirror_boxes(image, boxes, self.strengths, rng)
+        image = photometric(image, rng, self.strengths.colour)
         if self.preset == "strong":
             image, boxes, labels = disturb(image, boxes, labels, rng)
         return image, boxes, labels, Geometry(original, Size(image.shape[1], image.shape[0]))
@@ -107,15 +122,30 @@ def box_transform(
     size: Size = Size(640, 640),  # noqa: B008 - immutable
     mode: ResizeMode = "fit",
     training: bool = True,
+    strengths: Strengths | None = None,
 ) -> BoxTransform:
     """The transform of a detection split; see BoxTransform."""
-    return BoxTransform(preset, size, mode, training)
+    return BoxTransform(preset, size, mode, training, strengths)
 
 
 def scale_boxes(boxes: np.ndarray, geometry: Geometry) -> np.ndarray:
     """float32 [N, 4] in original pixels -> in resized pixels, rounding kept inside the image."""
     moved = boxes * np.asarray(geometry.scale * 2, np.float32)
     return np.minimum(moved, np.asarray(tuple(geometry.resized) * 2, np.float32))
+
+
+def mirror_boxes(
+    image: np.ndarray, boxes: np.ndarray, strengths: Strengths, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mirrored left to right and upside down as often as ``strengths`` says."""
+    across, down = strengths.mirrors(rng)
+    if across:
+        image, boxes = flip(image, boxes)
+    if down:
+        boxes = boxes.copy()
+        boxes[:, [1, 3]] = image.shape[0] - boxes[:, [3, 1]]
+        image = cv2.flip(image, 0)
+    return image, boxes
 
 
 def flip(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

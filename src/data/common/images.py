@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from ...core.errors import UserError
 from ...core.files import atomic_path, resolved
 from ...core.structures import Geometry, ResizeMode, Size
+from .settings import Strengths
 from .shards import find_shards, is_shards, open_file, open_shard
 
 log = logging.getLogger(__name__)
@@ -309,6 +310,17 @@ def require_colours(preset: str, channels: int) -> None:
         )
 
 
+def mirror(
+    arrays: Sequence[np.ndarray], strengths: Strengths, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Arrays [H, W, ...], all mirrored or none, as often as the YAML's AUGMENT says."""
+    for yes, axis in zip(strengths.mirrors(rng), (1, 0)):
+        flip = partial(cv2.flip, flipCode=axis)
+        if yes:
+            arrays = [by_fours(flip, a) if a.ndim == 3 else flip(a) for a in arrays]
+    return list(arrays)
+
+
 def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:
     """What ``resize`` makes of an image of the size ``original``."""
     if mode in ("stretch", "crop"):
@@ -322,11 +334,6 @@ def fitted_size(original: Size, size: Size, mode: ResizeMode) -> Size:
         max(1, min(size.width, round(original.width * scale))),
         max(1, min(size.height, round(original.height * scale))),
     )
-
-
-def mirrored(image: np.ndarray) -> np.ndarray:
-    """[H, W, C], left and right changed."""
-    return by_fours(partial(cv2.flip, flipCode=1), image)
 
 
 def by_fours(change: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:

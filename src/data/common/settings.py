@@ -2,15 +2,75 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ...core.config import CommandSettings, Settings, option
 from ...core.structures import WholeResize
 
+log = logging.getLogger(__name__)
 
-class BandDataset(Settings):
+
+class Strengths(Settings):
+    """How strong the presets of ``--augment`` are."""
+
+    flip: float = Field(
+        default=0.5, ge=0, le=1, description="share of the images mirrored left to right"
+    )
+    flip_updown: float = Field(
+        default=0.0, ge=0, le=1, description="share turned upside down by a mirror"
+    )
+    colour: float = Field(
+        default=1.0, ge=0, le=2, description="factor on changes of colour; 0 = none"
+    )
+    scale: tuple[float, float] | None = Field(
+        default=None,
+        description="least and largest size of lsj and jitter; share of the area in a crop",
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not 0 < scale[0] <= scale[1]:
+            raise ValueError("two numbers above 0, the smaller first")
+        return scale
+
+    def named(self) -> dict[str, Any]:
+        """Those that the YAML sets, as cache keys and warnings take them."""
+        return self.model_dump(exclude_unset=True)
+
+    def mirrors(self, rng: Any) -> tuple[bool, bool]:
+        """Whether an image is mirrored left to right, and upside down; rng: numpy's Generator."""
+        return rng.random() < self.flip, bool(self.flip_updown and rng.random() < self.flip_updown)
+
+    def warn_idle(self, preset: str, used: str) -> None:
+        """Say which of those named have no effect with a preset; used: words of those that have."""
+        idle = sorted(set(self.named()) - set(used.split()))
+        if idle:
+            log.warning("AUGMENT: %s has no effect with --augment %s", ", ".join(idle), preset)
+
+
+class AugmentedDataset(Settings):
+    """A data set that training augments."""
+
+    AUGMENT: Strengths = Field(
+        Strengths(), description="strengths of --augment: flip, flip_updown, colour, scale"
+    )
+
+    @field_validator("AUGMENT", mode="before")
+    @classmethod
+    def _no_preset(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(
+                f"strengths, e.g. {{flip: 0}}; a preset is TRAIN: {{augment: {value}}}"
+            )
+        return value
+
+
+class BandDataset(AugmentedDataset):
     """Images of any number of channels, and their statistics."""
 
     CHANNELS: int = Field(3, ge=1, le=128, description="channels of the images")
@@ -32,7 +92,7 @@ class BandDataset(Settings):
         return self
 
 
-class PairDataset(Settings):
+class PairDataset(AugmentedDataset):
     """A data set of images and a file of truth for each, paired by stem.
 
     Paths are relative to DATA_ROOT, and that to the working folder (or the project's root). The

@@ -40,6 +40,9 @@ class DepthTransform:
         self.dataset, self.size, self.mode = dataset, Size(*size), mode
         self.preset: DepthPreset = preset if training else "none"
         self.training = training
+        if training:
+            used = {"none": "", "flip": "flip flip_updown"}
+            dataset.AUGMENT.warn_idle(preset, used.get(preset, "flip flip_updown colour"))
 
     def cache_key(self) -> dict[str, Any]:
         """See ``data.common.loaders.Transform``."""
@@ -51,6 +54,7 @@ class DepthTransform:
             "preset": self.preset,
             "training": self.training,
             "changes": [_TURN, *_LIGHT, _CROP],
+            **self.dataset.AUGMENT.named(),
             "crop": self.dataset.TRAIN_CROP,
         }
 
@@ -89,11 +93,10 @@ class DepthTransform:
         """The preset's changes of a pair of one size."""
         if self.preset == "none":
             return image, depth
-        if rng.random() < 0.5:
-            image, depth = cv2.flip(image, 1), cv2.flip(depth, 1)
+        image, depth = images.mirror((image, depth), self.dataset.AUGMENT, rng)
         if self.preset == "strong":
             image, depth = turn(image, depth, float(rng.uniform(-_TURN, _TURN)))
-            image, depth = crop(relight(image, rng), depth, rng)
+            image, depth = crop(relight(image, rng, self.dataset.AUGMENT.colour), depth, rng)
         return np.ascontiguousarray(image), np.ascontiguousarray(depth)
 
 
@@ -128,10 +131,10 @@ def crop(
     return image, cv2.copyMakeBorder(depth[part], 0, below, 0, beside, cv2.BORDER_CONSTANT)
 
 
-def relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gamma, brightness and the balance of the three colours, each changed by up to 10 %."""
-    gamma, brightness = rng.uniform(*_LIGHT, 2)
-    colour = rng.uniform(*_LIGHT, 3)
+def relight(image: np.ndarray, rng: np.random.Generator, strength: float = 1) -> np.ndarray:
+    """Gamma, brightness and the balance of the three colours, each changed by up to 10 % (times
+    ``strength``)."""
+    gamma, brightness, *colour = 1 + strength * (rng.uniform(*_LIGHT, 5) - 1)
     levels = (np.arange(256) / 255) ** gamma * 255 * brightness
     table = (levels[:, None] * colour).clip(0, 255).astype(np.uint8)  # [256, 3]
     return cv2.LUT(np.ascontiguousarray(image), table[None])

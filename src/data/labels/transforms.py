@@ -9,12 +9,15 @@ import numpy as np
 
 from ...core.structures import Geometry, ResizeMode, Size
 from ..common import images
+from ..common.settings import Strengths
 from .reader import LabelRecord
 
 LabelPreset = Literal["none", "flip", "crop", "strong"]
 SCALE = (0.35, 1.0)  # share of the image's area that a crop holds
 RATIO = (3 / 4, 4 / 3)  # its width / height
 VERSION = 1  # of what comes out: see ``cache_key``
+# The strengths of the YAML's AUGMENT that a preset has.
+USED = {"none": "", "flip": "flip flip_updown", "crop": "flip flip_updown scale"}
 
 
 class LabelTransform:
@@ -34,10 +37,14 @@ class LabelTransform:
         training: bool = True,
         classes: int | None = None,
         channels: int = 3,
+        strengths: Strengths | None = None,
     ) -> None:
         self.size, self.mode, self.classes = Size(*size), mode, classes
         self.channels = channels
         self.preset: LabelPreset = preset if training else "none"
+        self.strengths = strengths or Strengths()
+        if training:
+            self.strengths.warn_idle(preset, USED.get(preset, "flip flip_updown scale colour"))
         images.require_colours(self.preset, channels)
         self._pipeline: Any = None
 
@@ -55,6 +62,7 @@ class LabelTransform:
             "preset": self.preset,
             "crop": [*SCALE, *RATIO],
             "classes": self.classes,
+            **self.strengths.named(),
             **({} if self.channels == 3 else {"channels": self.channels}),
         }
 
@@ -81,13 +89,12 @@ class LabelTransform:
         if self.preset == "flip":
             image, _ = images.resize(image, self.size, self.mode)
         else:
-            part = image[random_part(original, rng)]
+            part = image[random_part(original, rng, self.strengths.scale or SCALE)]
             image, _ = images.resize(part, self.size, "stretch")
-        if rng.random() < 0.5:
-            image = images.mirrored(image)
+        (image,) = images.mirror((image,), self.strengths, rng)
         if self.preset == "strong":
             if self._pipeline is None:
-                self._pipeline = _colours()
+                self._pipeline = _colours(self.strengths.colour)
             self._pipeline.set_random_seed(int(rng.integers(2**31)))
             image = self._pipeline(image=np.ascontiguousarray(image))["image"]
         size = Size(image.shape[1], image.shape[0])
@@ -124,14 +131,14 @@ def label_target(record: LabelRecord, classes: int | None) -> dict[str, np.ndarr
     return {"labels": labels}
 
 
-def _colours() -> Any:
-    """Albumentations: colours, grey and blur."""
+def _colours(strength: float) -> Any:
+    """Albumentations: colours (times ``strength``), grey and blur."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
     import albumentations as A  # noqa: N812
 
     return A.Compose(
         [
-            A.ColorJitter(0.4, 0.4, 0.2, 0.1, p=0.8),
+            A.ColorJitter(*(strength * v for v in (0.4, 0.4, 0.2, 0.1)), p=0.8),
             A.ToGray(p=0.15),
             A.GaussianBlur(blur_limit=(3, 7), p=0.3),
         ]

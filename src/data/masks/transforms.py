@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.structures import IGNORE, Geometry, ResizeMode, Size
 from ..common import images
+from ..common.settings import Strengths
 from .reader import MaskReader, MaskRecord
 
 MaskPreset = Literal["none", "flip", "jitter", "lsj", "strong"]
@@ -17,6 +18,8 @@ JITTER = (0.5, 2.0)  # of the size that the image would have without augmentatio
 LSJ = (0.1, 2.0)
 CROPPING = ("jitter", "lsj", "strong")
 VERSION = 1  # of what comes out: see ``cache_key``
+# The strengths of the YAML's AUGMENT that a preset has.
+USED = {"none": "", "flip": "flip flip_updown", "strong": "flip flip_updown scale colour"}
 
 
 class MaskTransform:
@@ -42,6 +45,9 @@ class MaskTransform:
         self.reader, self.size, self.mode = reader, Size(*size), mode
         self.training = training
         self.preset: MaskPreset = preset if training else "none"
+        self.strengths = reader.dataset.AUGMENT
+        if training:
+            self.strengths.warn_idle(preset, USED.get(preset, "flip flip_updown scale"))
         self.channels = getattr(reader.dataset, "CHANNELS", 3)  # of instances always
         images.require_colours(self.preset, self.channels)
         self._pipeline: Any = None
@@ -60,6 +66,7 @@ class MaskTransform:
             "preset": self.preset,
             "training": self.training,
             "jitter": [*JITTER, *LSJ],
+            **self.strengths.named(),
             **({} if self.channels == 3 else {"channels": self.channels}),
         }
 
@@ -98,24 +105,26 @@ class MaskTransform:
         cropping = self.preset in CROPPING
         if cropping:  # one resize for both: the fitting and the jitter
             if self.preset == "lsj":
-                factor = float(rng.uniform(*LSJ))
+                factor = float(rng.uniform(*(self.strengths.scale or LSJ)))
             else:
-                factor = float(np.exp(rng.uniform(*np.log(JITTER))))
+                factor = float(np.exp(rng.uniform(*np.log(self.strengths.scale or JITTER))))
             size = Size(max(1, round(size.width * factor)), max(1, round(size.height * factor)))
         image, geometry = images.resize(image, size, self.mode)
         mask = resize_mask(mask, geometry.resized)
         if cropping:
             image, mask = self._augment(image, mask, int(rng.integers(2**31)))
-        elif self.preset == "flip" and rng.random() < 0.5:
-            image, mask = images.mirrored(image), cv2.flip(mask, 1)
+        elif self.preset == "flip":
+            image, mask = images.mirror((image, mask), self.strengths, rng)
         return image, mask, Geometry(original, Size(image.shape[1], image.shape[0]))
 
     def _augment(
         self, image: np.ndarray, mask: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._pipeline is None:
-            strong = self.preset == "strong"
-            self._pipeline = build_pipeline(self.size, strong, self.fill, self.channels)
+            colour = self.strengths.colour if self.preset == "strong" else 0.0
+            self._pipeline = build_pipeline(
+                self.size, colour, self.fill, self.strengths, self.channels
+            )
         self._pipeline.set_random_seed(seed)
         if self.channels == 3:
             done = self._pipeline(image=image, mask=mask)
@@ -132,9 +141,11 @@ def resize_mask(mask: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def build_pipeline(size: Size, strong: bool, fill: int, channels: int = 3) -> Any:
+def build_pipeline(
+    size: Size, colour: float, fill: int, strengths: Strengths, channels: int = 3
+) -> Any:
     """Albumentations: pad (image grey, of other than three channels 0; mask ``fill``), crop to
-    ``size``, flip, and colours."""
+    ``size``, flip, and changes of colour times ``colour``."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version
     import albumentations as A  # noqa: N812
 
@@ -149,12 +160,14 @@ def build_pipeline(size: Size, strong: bool, fill: int, channels: int = 3) -> An
             position="random",
         ),
         A.RandomCrop(size.height, size.width),
-        A.HorizontalFlip(p=0.5),
+        A.HorizontalFlip(p=strengths.flip),
     ]
-    if strong:
+    if strengths.flip_updown:
+        steps.append(A.VerticalFlip(p=strengths.flip_updown))
+    if colour:
         worse = [A.GaussianBlur(blur_limit=(3, 5)), A.GaussNoise(std_range=(0.02, 0.08))]
         steps += [
-            A.ColorJitter(0.4, 0.4, 0.4, 0.05, p=0.8),
+            A.ColorJitter(*(colour * v for v in (0.4, 0.4, 0.4, 0.05)), p=0.8),
             A.ToGray(p=0.05),
             A.OneOf(worse, p=0.2),
         ]
