@@ -121,6 +121,20 @@ def test_transformers_own_numbers(name, folders):
             torch.testing.assert_close(found, wanted)
 
 
+@torch.no_grad()
+def test_the_final_norm_goes_on_all_layers_of_clip_too(tmp_path):
+    torch.manual_seed(0)
+    own = transformers.AutoModel.from_config(transformers.CLIPVisionConfig(**SMALL, patch_size=16))
+    for value in own.post_layernorm.parameters():
+        torch.nn.init.normal_(value)
+    own.save_pretrained(tmp_path)
+    image, backbone = torch.randn(1, 3, 64, 64), built(f"hf:{tmp_path}", weights="pretrained")
+    states = own.eval()(image, output_hidden_states=True).hidden_states
+    for tap, value in zip(backbone.taps, backbone(image).values(), strict=True):
+        expected = own.post_layernorm(states[tap + 1])[:, 1:]
+        torch.testing.assert_close(value.flatten(2).mT, expected)
+
+
 @pytest.mark.parametrize(
     "name", ["timm:convnextv2_atto", "timm:eva02_tiny_patch14_224", "dinov3", "siglip", "swin"]
 )

@@ -19,7 +19,7 @@ class HfViT(Foreign):
     def __init__(self, model: nn.Module, config: Any) -> None:
         super().__init__()
         self.model, self.patch_size = model, int(config.patch_size)
-        norms = [child for child in model.children() if isinstance(child, nn.LayerNorm)]
+        norms = [child for child in model.children() if "Norm" in type(child).__name__]
         self._norm_place = None if not norms else [*model.children()].index(norms[-1])
         marks = ("cls_token", "class_embedding")
         self.has_class = any(name.endswith(marks) for name, _ in model.named_parameters())
@@ -36,10 +36,10 @@ class HfViT(Foreign):
         outputs = []
         for layer in layers:
             tokens = answer.hidden_states[layer + 1]
-            if norm and layer == self.n_blocks - 1:
-                tokens = answer.last_hidden_state
-            elif norm and self._norm_place is not None:
+            if norm and self._norm_place is not None:  # CLIP's own last state has none
                 tokens = [*self.model.children()][self._norm_place](tokens)
+            elif norm and layer == self.n_blocks - 1:
+                tokens = answer.last_hidden_state
             first = tokens.shape[1] - h * w
             grid = tokens[:, first:].reshape(len(x), h, w, -1).permute(0, 3, 1, 2)
             outputs.append((grid.contiguous(), tokens[:, 0] if self.has_class else None))
