@@ -253,7 +253,9 @@ def _validation_folder(config: dict[str, Any]) -> Path | None:
 
 
 def _bytes_of(path: Path) -> int:
-    return sum(one.stat().st_size for one in path.parent.glob(f"{path.stem}.*"))
+    """With what its format keeps beside it: OpenVINO's weights, and ONNX's beyond 2 GB."""
+    weights = path.with_suffix(".bin") if path.suffix == ".xml" else Path(f"{path}.data")
+    return sum(one.stat().st_size for one in (path, weights) if one.is_file())
 
 
 if __name__ == "__main__":

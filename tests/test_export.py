@@ -224,9 +224,17 @@ FORMATS = {"openvino": ".xml", "torchscript": ".torchscript", "pt2": ".pt2"}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_other_formats(kind, runs, files):
+def test_other_formats(kind, runs, files, caplog):
+    caplog.set_level("INFO")
     path = files["classification"].with_suffix(FORMATS[kind])
     assert export_model(options(runs / "classification", "--format", kind)) == 0
+    written = [path, path.with_suffix(".bin")] if kind == "openvino" else [path]
+    size = sum(one.stat().st_size for one in written)
+    assert f"{path}, {size / 1e6:.1f} MB" in caplog.text  # the .onnx is beside it
+    session = open_session(path, read_description(path), CPU)
+    alone = session(noise(4))["logits"]
+    with torch.autocast("cpu", torch.bfloat16):  # a file computes in the types it was written in
+        assert torch.equal(session(noise(4))["logits"], alone)
     picture = runs / "valid" / "images" / "0.png"
     one, other = (load(model, device="cpu").predict(picture) for model in (path, path.parent))
     close(plain(one), plain(other))
@@ -311,6 +319,14 @@ def test_the_check_fails_on_another_weight(runs, files, tmp_path, caplog, capsys
         words = ["--model", runs / "classification", "--tolerance", 1e-12]
         main([str(word) for word in [*words, "--out", tmp_path / "strict.onnx"]])
     assert ended.value.code == 1 and (tmp_path / "strict.onnx").is_file()
+
+
+def test_the_check_fails_on_what_is_no_number():
+    wanted = {"masks": torch.rand(1, 2, 4, 4), "classes": torch.rand(1, 2, 3)}
+    for name in wanted:
+        found = {**wanted, name: wanted[name] * torch.nan}
+        (value,) = how_far_apart("segmentation", found, wanted, 64).values()
+        assert np.isnan(value), name
 
 
 def test_it_is_checked_on_the_users_images(runs, tmp_path, caplog):

@@ -101,7 +101,7 @@ def _values(found: Tensor, wanted: Tensor) -> float:
 def _segmentation(found: Outputs, wanted: Outputs, side: int) -> dict[str, float]:
     if "masks" in wanted:  # of objects: what each query says
         pairs = [(found[name].float().cpu(), wanted[name].float().cpu()) for name in wanted]
-        return {_VALUES: max(_values(mine, other) for mine, other in pairs)}
+        return {_VALUES: float(np.max([_values(mine, other) for mine, other in pairs]))}
     mine, other = (one["logits"].float().cpu() for one in (found, wanted))
     changed = (mine.argmax(dim=1) != other.argmax(dim=1)).float().mean()
     return {_VALUES: _values(mine, other), _CLASSES: float(changed)}

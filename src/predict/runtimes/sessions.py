@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import UserError
+from ...engine.precision import exact
 from .description import Description, require_package
 
 
@@ -39,7 +40,8 @@ class Session(ABC):
             missing = size - len(part)
             if missing:
                 part = torch.cat([part, part.new_zeros(missing, *rest)])
-            parts.append(self.run(part))
+            with exact(batch.device):  # autocast would reach into TorchScript and pt2
+                parts.append(self.run(part))
         return {
             name: torch.cat([part[name] for part in parts])[: len(batch)].to(batch.device)
             for name in self.names
