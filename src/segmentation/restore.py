@@ -24,7 +24,13 @@ def restore_segmenter(
 ) -> Trained[Segmenter]:
     """See ``src.predict.restore.restore``; a checkpoint's ``colours`` are in its config."""
     key = "ALL_CLASSES"
-    return restore(path, "segmentation", _build, identity, imgsz, classes_key=key, weights=weights)
+    trained = restore(
+        path, "segmentation", _build, identity, imgsz, classes_key=key, weights=weights
+    )
+    square = trained.checkpoint.get("padding") == "square"
+    if square and isinstance(trained.model, ObjectSegmenter):
+        trained.model.square = trained.image_size.height, trained.image_size.width
+    return trained
 
 
 def _build(content: dict[str, Any]) -> Segmenter:
@@ -40,9 +46,6 @@ def _build(content: dict[str, Any]) -> Segmenter:
         queries=config.get("queries"),
         task=task_of(content),
     )
-    if content.get("padding") == "square" and isinstance(model, ObjectSegmenter):
-        width, height = content["image_size"]
-        model.square = height, width
     if "layer_norm_eps" in content:  # of a ViT that others have built
         for part in (model.backbone, getattr(model.head, "tail", None)):
             for layer in part.modules() if part else ():

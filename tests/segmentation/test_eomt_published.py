@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,8 @@ def test_the_same_answers(published, tmp_path: Path, size: tuple[int, int], mask
 @pytest.mark.parametrize("task", ["instance", "panoptic"])
 def test_the_same_objects_from_python(published, task: str) -> None:
     model, folder = published
+    model = deepcopy(model)  # that this does not depend on what was tested before
+    model.attn_mask_probs.fill_(1)
     with torch.no_grad():
         model.class_predictor.weight.mul_(2)  # sure of something
     save(model, folder, task)
@@ -96,6 +99,15 @@ def test_the_same_objects_from_python(published, task: str) -> None:
     there = expected["segmentation"].numpy() >= 0
     seen = result.masks.any(axis=0) if task == "instance" else result.ids > 0
     assert (there == seen).mean() > 0.999
+
+
+def test_the_square_is_that_of_imgsz(published, tmp_path: Path) -> None:
+    model, folder = published
+    save(model, folder, "instance")
+    trained = restore_segmenter(folder, imgsz=[48, 32])
+    with torch.inference_mode():
+        (found,) = trained.model([torch.zeros(3, 32, 16, dtype=torch.uint8)])
+    assert tuple(found["padded"]) == (32, 48)
 
 
 def test_by_the_command_and_what_is_refused(published, tmp_path: Path) -> None:
