@@ -14,7 +14,7 @@ from ..common.duplicates import FirstSeen, see_image
 from ..common.faults import Fault
 from ..common.report import BoxReport, SplitReport
 from . import outlines
-from .reader import InstanceReader
+from .reader import InstanceReader, without_pixel
 from .records import InstanceRecord, Objects
 
 
@@ -82,7 +82,8 @@ def _see(record: InstanceRecord, reader: InstanceReader) -> _Seen:
         detail += f"{record.image.name} (upright) is {size.width}x{size.height}"
         return _Seen(size, digest, None, Fault("wrong size", record.image, detail))
     try:
-        return _Seen(size, digest, reader.of(record, size), None)
+        objects = reader.of(record, size)
+        return _Seen(size, digest, objects, without_pixel(record, objects))
     except UserError as error:
         return _Seen(size, digest, None, Fault("bad mask", record.annotation, str(error)))
 

@@ -13,6 +13,7 @@ from ...core.structures import Size
 Rle = dict[str, Any]
 # Polygons float64 [2 * points] each (x1, y1, x2, y2 ...), or run lengths.
 Outline = list[np.ndarray] | Rle
+_FAR = 100_000  # pixels: drawing takes memory by the length of an outline
 
 
 def parse_outline(value: Any) -> Outline:
@@ -21,12 +22,20 @@ def parse_outline(value: Any) -> Outline:
         counts, size = value.get("counts"), value.get("size")
         if not isinstance(counts, (str, list)) or not isinstance(size, list) or len(size) != 2:
             raise ValueError("its run lengths have no counts or no size")
-        return {"size": [int(side) for side in size], "counts": counts}
+        numbers = [*size, *(counts if isinstance(counts, list) else [])]
+        if not all(isinstance(one, int) and one >= 0 for one in numbers):
+            raise ValueError("its run lengths are not numbers from 0")
+        return {"size": size, "counts": counts}
     if not isinstance(value, list) or not value:
         raise ValueError("it has no segmentation")
-    polygons = [np.asarray(part, np.float64).reshape(-1) for part in value]
-    if any(len(part) < 6 or len(part) % 2 or not np.isfinite(part).all() for part in polygons):
+    try:
+        polygons = [np.asarray(part, np.float64).reshape(-1) for part in value]
+    except (TypeError, ValueError):
+        raise ValueError("a polygon of it is not numbers") from None
+    if any(len(part) < 6 or len(part) % 2 for part in polygons):
         raise ValueError("a polygon of it is not three points or more")
+    if not all((np.abs(part) < _FAR).all() for part in polygons):  # nor of NaN
+        raise ValueError(f"a point of a polygon is not within {_FAR} pixels")
     return polygons
 
 

@@ -49,7 +49,8 @@ class InstanceReader:
     def of(self, record: InstanceRecord, size: Size | None = None) -> Objects:
         """The objects of a record; size: its image's, where that is known.
 
-        Raises UserError for masks that cannot be read, are of another size, or hold no pixel.
+        Those whose outlines hold no pixel (thin ones) are left out. Raises UserError for masks
+        that cannot be read, are of another size, or are not in their PNG.
         """
         size = size or image_size_of(record.image)
         if record.coded == "outlines":
@@ -58,13 +59,13 @@ class InstanceReader:
             objects = self._numbered(record, size)
         else:
             objects = self._voc(record, size)
-        empty = np.flatnonzero(outlines.mask_areas(objects.rles) == 0).tolist()
-        if empty:
+        there = outlines.mask_areas(objects.rles) > 0
+        if not there.all() and record.coded == "panoptic":
             raise UserError(
-                f"{record.annotation}: object {empty[0] + 1} of {len(objects.rles)} of "
+                f"{record.annotation}: object {there.argmin() + 1} of {len(there)} of "
                 f"{record.image.name} has no pixel"
             )
-        return objects
+        return objects.some(there)
 
     def _outlined(self, record: InstanceRecord, size: Size) -> Objects:
         try:
@@ -123,6 +124,15 @@ def read_png(path: Path, size: Size, colour: bool = False) -> np.ndarray:
     return pixels
 
 
+def without_pixel(record: InstanceRecord, objects: Objects) -> Fault | None:
+    """What ``InstanceReader.of`` left out."""
+    count = len(record.labels) - len(objects.labels)
+    if count <= 0:  # VOC's objects are known when they are read
+        return None
+    detail = f"{count} of {record.image.name}: dropped"
+    return Fault("object without a pixel", record.annotation, detail, "repaired")
+
+
 def check_instances(
     records: Sequence[InstanceRecord],
     split: str,
@@ -136,10 +146,9 @@ def check_instances(
 
     def see(record: InstanceRecord) -> Fault | None:
         try:
-            reader.of(record)
+            return without_pixel(record, reader.of(record))
         except UserError as error:
             return Fault("bad mask", record.annotation, str(error))
-        return None
 
     chosen = records[:: max(1, -(-len(records) // read))]
     with ThreadPoolExecutor(workers) as pool:

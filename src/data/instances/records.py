@@ -42,3 +42,8 @@ class Objects(NamedTuple):
     labels: np.ndarray
     crowd: np.ndarray
     size: Size
+
+    def some(self, rows: np.ndarray) -> Objects:
+        """Those of a mask bool [N]."""
+        rles = [rle for rle, kept in zip(self.rles, rows) if kept]
+        return Objects(rles, self.labels[rows], self.crowd[rows], self.size)

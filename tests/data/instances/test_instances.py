@@ -187,6 +187,39 @@ def test_faults_are_told(drawn: Path, tmp_path: Path) -> None:
     assert [fault.kind for fault in faults] == ["thing or stuff"] and "ground" in faults[0].detail
 
 
+def test_outlines_without_a_pixel_are_left_out(drawn: Path) -> None:
+    """pycocotools draws nothing of a thin one: a training is not to end there."""
+    content = json.loads((drawn / "train/instances.json").read_text())
+    content["annotations"][0]["segmentation"] = [[9.6, 8.3, 9.6, 8.3, 10.7, 8.3, 10.7, 8.3]]
+    (drawn / "train/thin.json").write_text(json.dumps(content))
+    records, faults = read_instance_split(dataset(drawn, "coco", "thin.json"), "train")
+    reader = InstanceReader(dataset(drawn, "coco", "thin.json"))
+    assert not faults
+    assert len(reader.of(records[0]).rles) == len(records[0].labels) - 1
+    assert len(reader.of(records[0]).labels) == len(reader.of(records[0]).crowd)
+    told = check_instances(records, "train", reader)
+    assert [(one.kind, one.severity) for one in told] == [("object without a pixel", "repaired")]
+    report = examine_instances({"train": (records, [])}, reader)
+    assert "object without a pixel" in {one.kind for one in report.splits["train"].faults}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [[1, 2, 3, {}, 5, 6]],
+        [[1, 2, 3, "a", 5, 6]],
+        [[1, 2, 3, None, 5, 6]],
+        [[1, 2, 3, 4, 5, 1e9]],  # drawn, it would take all memory
+        {"size": [None, 3], "counts": [1]},
+        {"size": [5, 3], "counts": ["a"]},
+        {"size": [5, 3], "counts": [-1, 16]},
+    ],
+)
+def test_outlines_that_are_none(value: object) -> None:
+    with pytest.raises(ValueError, match=r"polygon|run lengths"):
+        outlines.parse_outline(value)
+
+
 def test_the_doctor_reads_them_all(drawn: Path, tmp_path: Path) -> None:
     config = tmp_path / "demo.yaml"
     config.write_text(
