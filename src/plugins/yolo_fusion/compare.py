@@ -51,8 +51,7 @@ def compare_yolo(options: CompareYolo) -> dict[str, Any]:
         raise UserError("compare trains on one device: its clocks are those of one process")
     folder = output_folder(options.out_dir)
     data = folder / "data/data.yaml"
-    if not data.is_file():
-        data_yaml(options.config, data.parent, options.data_root, ("train", "valid"))
+    data_yaml(options.config, data.parent, options.data_root, ("train", "valid"))
     kinds = {"on": [True], "off": [False], "both": [True, False]}[options.mosaic]
     found: dict[str, Any] = {}
     for mosaic in kinds:

@@ -46,7 +46,7 @@ def data_yaml(config: Path, folder: Path, data_root: Path | None, splits: Sequen
     content = load_yaml(config)
     path = folder / "data.yaml"
     if {"names", "train"} <= set(content):
-        write_text(path, yaml.safe_dump(_own(content, config, data_root), sort_keys=False))
+        write_text(path, yaml.safe_dump(_own(content, config, data_root, splits), sort_keys=False))
         return path
     dataset = box_dataset(config)
     shutil.rmtree(folder, ignore_errors=True)
@@ -87,15 +87,19 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _own(content: dict[str, Any], config: Path, data_root: Path | None) -> dict[str, Any]:
+def _own(
+    content: dict[str, Any], config: Path, data_root: Path | None, splits: Sequence[Split]
+) -> dict[str, Any]:
     """An ultralytics data.yaml with absolute paths and without its ``download``."""
     content.pop("download", None)
     named = Path(content.get("path") or "").expanduser()
     beside = config.parent / named
     root = data_root or (beside if beside.is_dir() else named)
     content["path"] = str(root.resolve())
-    for key in ("train", "val"):
-        given = content.get(key) or []
+    for key in {"train", "val", *(THEIRS[split] for split in splits)}:
+        given = content.get(key)
+        if not given:
+            raise UserError(f"{config} names no images as {key}")
         for one in given if isinstance(given, list) else [given]:
             if not any((root / word).exists() for word in (one, str(one).removeprefix("../"))):
                 raise UserError(f"{config}: {key} is {one}, and there is no such thing in {root}")

@@ -331,3 +331,5 @@ def test_compare_makes_a_table_of_pairs_and_distilled_files_are_plain(data_words
     stamp = (run / "result.json").stat().st_mtime_ns
     command(*words)  # nothing is trained again
     assert (run / "result.json").stat().st_mtime_ns == stamp
+    words[words.index("--data-root") + 1] = tmp_path / "gone"
+    command(*words, code=2)  # other data are read, and not those that lie there

@@ -158,3 +158,6 @@ def test_an_ultralytics_yaml_is_taken_but_never_its_download(tmp_path):
     config.write_text(yaml.safe_dump({**content, "val": ["images", "gone"]}))
     with pytest.raises(UserError, match="gone"):
         data.data_yaml(config, tmp_path / "out", None, ("train",))
+    with pytest.raises(UserError, match="names no images as test"):
+        config.write_text(yaml.safe_dump(content))
+        data.data_yaml(config, tmp_path / "out", None, ("test",))
