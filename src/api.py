@@ -170,9 +170,11 @@ def as_array(image: Any, channels: int = 3) -> np.ndarray:
     is. UserError for what is none."""
     if isinstance(image, (str, Path)):
         return read_bands(image, channels)
-    if channels != 3 and isinstance(image, np.ndarray):
-        if image.dtype != np.float32 or image.ndim != 3 or image.shape[2] != channels:
-            raise UserError(f"an array must be float32 [H, W, {channels}], not {_shown(image)}")
+    if channels != 3:
+        ours = isinstance(image, np.ndarray) and image.dtype == np.float32 and image.ndim == 3
+        if not ours or image.shape[2] != channels:
+            found = _shown(image) if hasattr(image, "dtype") else f"a {type(image).__name__}"
+            raise UserError(f"an array must be float32 [H, W, {channels}], not {found}")
         return image
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:

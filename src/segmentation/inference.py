@@ -136,9 +136,9 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
 
 
 def resized(image: Tensor, size: Size) -> Tensor:
-    """[3, H, W] at this size; uint8 stays uint8 where nothing changes."""
+    """[C, H, W] at this size; uint8 stays uint8 where nothing changes."""
     if (image.shape[2], image.shape[1]) == tuple(size):
         return image
     values = image.float() / 255 if image.dtype == torch.uint8 else image
     shape = size.height, size.width
-    return F.interpolate(values[None], shape, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    return F.interpolate(values[None], shape, mode="bilinear", antialias=True)[0]

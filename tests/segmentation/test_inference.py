@@ -8,7 +8,7 @@ from torch import nn
 
 from src.core.structures import Geometry, Size
 from src.segmentation.evaluation import MOST_VALUES, class_map
-from src.segmentation.inference import Averaged, starts
+from src.segmentation.inference import Averaged, resized, starts
 from tests.counting import Largest
 
 
@@ -83,6 +83,11 @@ def test_scales_start_from_the_original_picture(image) -> None:
         Colours()([image])[0].softmax(0)[None], (24, 36), mode="bilinear", antialias=False
     )[0]
     assert (found - from_original).abs().max() < 1e-5 < (from_shrunk - from_original).abs().max()
+
+
+def test_bands_beyond_one_keep_their_values() -> None:
+    found = resized(torch.full((5, 20, 30), 7.5), Size(45, 32))
+    torch.testing.assert_close(found, torch.full((5, 32, 45), 7.5))
 
 
 def test_class_map_is_in_original_pixels() -> None:

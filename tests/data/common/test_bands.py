@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from src.api import as_array
 from src.backbones.build import build_backbone
 from src.classification.infer import infer
 from src.classification.settings import InferClassifier, TrainClassifier
@@ -20,12 +22,13 @@ from src.core.structures import Size
 from src.data.check import check
 from src.data.common.images import (
     image_size_of,
-    mirrored,
+    mirror,
     read_bands,
     read_image,
     resize,
     shown_bands,
 )
+from src.data.common.settings import Strengths
 from src.data.labels.settings import CheckLabels
 from src.data.labels.transforms import LabelTransform
 from src.data.masks.reader import IGNORE, MaskReader, write_mask
@@ -113,7 +116,8 @@ def test_any_number_of_channels_goes_through_resize_and_augmentation(channels):
         found, _ = resize(image, size, "stretch")
         each = [resize(image[..., [i, i]], size, "stretch")[0][..., 0] for i in range(channels)]
         assert np.allclose(found, np.stack(each, axis=2), atol=1e-6)
-    assert np.array_equal(mirrored(image), image[:, ::-1])
+    (found,) = mirror((image,), Strengths(flip=1, flip_updown=1), np.random.default_rng(0))
+    assert np.array_equal(found, image[::-1, ::-1])
     mean = [0.1 + i / 100 for i in range(channels)]
     dataset = MaskDataset(ALL_CLASSES=["a", "b"], CHANNELS=channels, MEAN=mean, STD=mean)
     mask, padded = np.ones((100, 80), np.uint8), 0
@@ -204,5 +208,7 @@ def test_a_classifier_of_five_channels(tmp_path):
     assert infer(cli.parse(InferClassifier, words(*asked))) == 0
     cv2.imwrite(str(tmp_path / "rgb.png"), np.zeros((48, 64, 3), np.uint8))
     asked = ["--images", tmp_path / "rgb.png", "--model", tmp_path / "run", "--out-dir", tmp_path]
+    with pytest.raises(UserError, match=r"float32 \[H, W, 5\], not a Image"):
+        as_array(Image.new("RGB", (64, 48)), 5)
     with pytest.raises(UserError, match="of 3 channels, and .* takes 5"):
         pseudo(cli.parse(PseudoOptions, words(*asked)))
