@@ -48,14 +48,22 @@ class BackboneOptions(CommandSettings):
         None, help="their standard deviation (default: what the weights want)"
     )
 
+    @model_validator(mode="after")
+    def _colours_alone(self) -> BackboneOptions:
+        channels = getattr(self.dataset, "CHANNELS", 3)
+        if channels != 3 and (self.mean or self.std):
+            raise ValueError(
+                f"--mean and --std are of red, green and blue, and the images have {channels} "
+                "channels: MEAN and STD of the dataset YAML say theirs"
+            )
+        return self
+
     def model_arguments(self) -> dict[str, Any]:
         """What a task's model builder takes; here, what it hands on to ``build_backbone``."""
         names = ("model_name", "weights", "hub", "repo_dir", "feature_extractor", "fine_tune")
         found = {name: getattr(self, name) for name in names}
         for name in ("mean", "std"):
-            given, of_data = getattr(self, name), getattr(self.dataset, name.upper(), None)
-            other_channels = of_data is not None and len(of_data) != 3  # the flags are of three
-            found[name] = of_data if other_channels else given or of_data
+            found[name] = getattr(self, name) or getattr(self.dataset, name.upper(), None)
         return found
 
 

@@ -18,7 +18,7 @@ O = TypeVar("O", bound=TrainingOptions)  # noqa: E741
 Rows = Callable[[str, Sequence[str], Tensor], "list[str] | None"]
 
 # What says where a model comes from or what is trained, not what it is.
-NOT_THE_MODEL = {"weights", "hub", "repo_dir", "fine_tune"}
+NOT_THE_MODEL = {"weights", "hub", "repo_dir", "fine_tune", "mean", "std"}
 
 
 def like_initial(options: O, task: str) -> O:

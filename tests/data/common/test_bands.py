@@ -168,6 +168,8 @@ def test_a_segmenter_of_four_channels(tmp_path):
     given += ["--model-name", "dinov3_convnext_atto", "--weights", "none", "--fine-tune"]
     given += ["--head", "conv", "--head-channels", 32, "--imgsz", 64, 48, "--lr", 3e-3]
     given += ["--workers", 0, "--epochs", 6, "--batch", 4, "--out-dir", tmp_path / "run"]
+    with pytest.raises(UserError, match="--mean and --std are of red, green and blue"):
+        cli.parse(TrainSegmentation, words(*given, "--mean", 0.4, 0.4, 0.4))
     with pytest.raises(UserError, match="strong changes red, green and blue"):
         train(cli.parse(TrainSegmentation, words(*given, "--augment", "strong")))
     history = train(cli.parse(TrainSegmentation, words(*given, "--save-samples")))
