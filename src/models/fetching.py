@@ -58,7 +58,7 @@ def _fetch(model: PublishedModel, file: File) -> None:
     )
     download(file.url, file.path, checksum and f"sha256:{checksum}", hint)
     log.info(
-        "%s: %s", file.path, "its SHA-256 is right" if checksum else "no checksum is published"
+        "%s: %s", file.path, "its SHA-256 is right" if checksum else "nobody tells its checksum"
     )
 
 
