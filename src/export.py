@@ -127,12 +127,13 @@ def verify(options: ExportModelOptions, path: Path) -> bool:
 
     description = read_description(path)
     predictor, model = _loaded(options, options.model)
-    model.fixed = (description["input"]["shape"][2], description["input"]["shape"][3])
+    together, _, *fixed = description["input"]["shape"]
+    model.fixed = tuple(fixed)
     session = open_session(path, description, torch.device(options.device))
     images, said = _images(options, description["checkpoint"]["config"])
     graph = Graph(model, list(description["outputs"]), description["nms_inside"])
     given = session, graph.named, images, options.tolerance
-    figures = compare_exported(description["task"], predictor, *given)
+    figures = compare_exported(description["task"], predictor, *given, together)
     good = all(figure.good for figure in figures)
     lines = "\n".join(map(str, figures))
     log.info("checked on %d images (%s) against PyTorch:\n%s", len(images), said, lines)

@@ -265,7 +265,7 @@ def test_nms_inside(runs, tmp_path):
             np.testing.assert_array_equal(one, other.numpy())
 
     path = tmp_path / "inside.pt2"
-    words = ["--format", "pt2", "--nms", "--out", path]
+    words = ["--format", "pt2", "--nms", "--batch", 2, "--out", path]
     assert export_model(options(runs / "detection", *words)) == 0
     threshold = {"device": "cpu", "threshold": 0.01}
     models = [load(model, **threshold) for model in (path, runs / "detection")]
@@ -340,11 +340,29 @@ def test_it_is_checked_on_the_users_images(runs, tmp_path, caplog):
         "depth", predictor, session, predictor._inner.whole, pictures, 1e-3
     )
     assert figure.good and figure.found > 0
+
+    def wrong(batch):
+        return {name: torch.cat([one[:1], 2 * one[1:]]) for name, one in session(batch).items()}
+
+    given = predictor._inner.whole, pictures, 1e-3
+    (figure,) = compare_exported("depth", predictor, wrong, *given, together=4)
+    assert not figure.good  # each row of a file of --batch 4 is looked at
     path = runs / "depth" / "best_model_64x64.onnx"
     assert verify(options(runs / "depth", "--images", runs / "train" / "images"), path)
     assert verify(options(runs / "depth"), path)
     assert "6 images (--images)" in caplog.text
     assert f"3 images ({runs / 'valid' / 'images'})" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_what_cannot_be_exported_is_a_word_and_no_file(kind, tmp_path):
+    class Looks(torch.nn.Module):
+        def whole(self, images):
+            return {"logits": images if images.sum() > 0 else -images}
+
+    with pytest.raises(UserError, match="cannot be made by torch"):
+        write_exported(Graph(Looks(), ["logits"]), noise(0), tmp_path / f"a.{kind}", kind, "{}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mistakes_are_one_message(runs, files, tmp_path):

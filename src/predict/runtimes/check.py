@@ -45,21 +45,25 @@ def compare_exported(
     ours: Callable[[Tensor], Outputs],
     images: Sequence[np.ndarray],
     tolerance: float,
+    together: int = 1,
 ) -> list[Comparison]:
     """The file's outputs beside PyTorch's, for images RGB uint8 [H, W, 3].
 
-    predictor: the model's, which resizes as inference does; theirs, ours: of a normalised batch.
+    predictor: the model's, which resizes as inference does; theirs, ours: of a normalised batch;
+    together: images of a batch, as many as the file takes, so that each of its rows is looked at.
     """
     model: FeatureModel = predictor._inner
     rows: list[dict[str, float]] = []
-    for image in images:
-        prepared = predictor.prepare([image])
-        (view,) = prepared.views(prepared.pixels.to(predictor.device))
-        canvas = model.canvas(view.shape[1], view.shape[2])
-        batch, _ = join_images([view], model.backbone.normalise, canvas)
+    for start in range(0, len(images), together):
+        prepared = predictor.prepare(images[start : start + together])
+        views = prepared.views(prepared.pixels.to(predictor.device))
+        canvas = model.canvas(*views[0].shape[1:])
+        batch, _ = join_images(views, model.backbone.normalise, canvas)
         with torch.inference_mode():
-            found, wanted = theirs(batch), ours(batch)
-        rows.append(how_far_apart(task, found, wanted, max(canvas)))
+            answers = theirs(batch), ours(batch)
+        for row in range(len(views)):
+            found, wanted = ({n: v[row : row + 1] for n, v in one.items()} for one in answers)
+            rows.append(how_far_apart(task, found, wanted, max(canvas)))
     return [
         Comparison(what, float(reduce([row[what] for row in rows])), limit(tolerance), at_least)
         for what, (limit, reduce, at_least) in _FIGURES.items()

@@ -62,8 +62,15 @@ def write_exported(
                 writers[kind](graph, example, Path(folder) / path.name, text)
             for part in sorted(Path(folder).iterdir(), key=lambda one: one.name == path.name):
                 os.replace(part, path.with_name(part.name))
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch's exporters raise many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{path} cannot be made by torch {torch.__version__}: {reason}; try another --format"
+        ) from error
 
 
 @contextmanager
