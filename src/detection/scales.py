@@ -9,10 +9,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.batching import FeatureModel
-from ..core.structures import ResizeMode, Size
 from ..data.common.loaders import Batch
-from ..data.common.shapes import few_shapes
 from ..engine.host import upload
 from ..engine.job import model_loss
 
@@ -31,15 +28,6 @@ class MultiScaleLoss:
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         factor = random.choice(self.factors)  # noqa: S311
         return model_loss(model, rescaled(batch, factor, self.divisor) if factor != 1 else batch)
-
-
-def admit_scales(model: FeatureModel, spread: float, size: Size, mode: ResizeMode) -> None:
-    """Where a model has a handful of canvases (CUDA), have those of the other scales among them:
-    smaller batches would be padded up to the loader's."""
-    if model.canvases:
-        sizes = [Size(*(round(side * by) for side in size)) for by in (1 - spread, 1 + spread)]
-        more = {shape for one in sizes for shape in few_shapes(one, mode, model.divisor)}
-        model.canvases = sorted({*model.canvases, *more}, key=lambda one: (one[0] * one[1], one))
 
 
 def rescaled(batch: Batch, factor: float, divisor: int) -> Batch:

@@ -89,7 +89,6 @@ class DetectionTask(TrainingTask[TrainDetection]):
         from ..data.boxes.mixes import mosaic_phases
         from ..data.boxes.transforms import box_transform
         from ..features.loaders import task_loaders
-        from .scales import admit_scales
 
         options = self.options
         size, preset = Size(*options.imgsz), options.preset(options.augment)
@@ -103,10 +102,7 @@ class DetectionTask(TrainingTask[TrainDetection]):
             strengths = options.dataset.AUGMENT
             training = box_transform(preset, size, options.resize, True, strengths)
         plain = box_transform("none", size, options.resize, training=False)
-        loaders = task_loaders(options, self.records, training, plain, model)
-        if options.multi_scale:
-            admit_scales(model, options.multi_scale, size, options.resize)
-        return loaders
+        return task_loaders(options, self.records, training, plain, model)
 
     def cached(self, loaders: tuple[BatchLoader, BatchLoader], model: Detector) -> tuple[Any, Any]:
         """The loaders of the features of their images."""

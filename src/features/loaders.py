@@ -35,7 +35,9 @@ def task_loaders(
 ) -> tuple[BatchLoader, BatchLoader]:
     """This process's share of training and validation, in batches that go through ``model`` in one
     pass; options: TrainingOptions, imgsz and resize; chances: as ``split_loaders``."""
-    fix_shapes(model, Size(*options.imgsz), options.resize, choose_device(options.device))
+    spread = getattr(options, "multi_scale", 0.0)
+    device = choose_device(options.device)
+    fix_shapes(model, Size(*options.imgsz), options.resize, device, spread)
     return split_loaders(
         records,
         training,

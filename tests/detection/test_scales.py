@@ -12,7 +12,7 @@ from src.core.structures import Geometry, Size
 from src.data.common.loaders import Batch
 from src.data.common.shapes import fix_shapes
 from src.detection.model import build_detector
-from src.detection.scales import MultiScaleLoss, admit_scales, rescaled
+from src.detection.scales import MultiScaleLoss, rescaled
 from src.detection.settings import TrainDetection
 
 
@@ -69,10 +69,10 @@ def test_three_shapes_for_one():
 def test_other_scales_keep_their_size_where_shapes_are_few(mode):
     model, size = build_detector("dinov3_convnext_atto", 3, head="ssd"), Size(640, 640)
     fix_shapes(model, size, mode, torch.device("cuda"))
-    torch.backends.cudnn.benchmark = False
     before = list(model.canvases)
     assert model.canvas(480, 480) != (480, 480)
-    admit_scales(model, 0.25, size, mode)
+    fix_shapes(model, size, mode, torch.device("cuda"), 0.25)
+    torch.backends.cudnn.benchmark = False
     assert [model.canvas(*one) for one in before] == before
     for factor in (0.75, 1.25):
         for shape in before:

@@ -17,26 +17,30 @@ RATIOS = ((1, 2), (9, 16), (2, 3), (3, 4), (1, 1), (4, 3), (3, 2), (16, 9), (2, 
 _LARGE = 5040  # an image of these ratios without rounding
 
 
-def few_shapes(size: Size, mode: ResizeMode, divisor: int) -> list[Pair]:
+def few_shapes(size: Size, mode: ResizeMode, divisor: int, spread: float = 0.0) -> list[Pair]:
     """The inputs that images of usual ratios become at this size (and the whole of it), their
-    sides multiples of ``divisor``, smallest first: at most ten."""
-    sizes = [Size(*size)]
-    for wide, high in RATIOS:
-        sizes.append(fitted_size(Size(_LARGE * wide // high, _LARGE), size, mode))
+    sides multiples of ``divisor``, smallest first: at most ten. spread: also at 1 - spread and
+    1 + spread times the size (--multi-scale)."""
+    sizes = []
+    for scale in {1 - spread, 1.0, 1 + spread}:
+        whole = Size(*(round(side * scale) for side in size))
+        photos = (Size(_LARGE * wide // high, _LARGE) for wide, high in RATIOS)
+        sizes += [whole, *(fitted_size(photo, whole, mode) for photo in photos)]
     rounded = {
         (-(-one.height // divisor) * divisor, -(-one.width // divisor) * divisor) for one in sizes
     }
     return sorted(rounded, key=lambda shape: (shape[0] * shape[1], shape))
 
 
-def fix_shapes(model: Any, size: Size, mode: ResizeMode, device: Any) -> None:
+def fix_shapes(model: Any, size: Size, mode: ResizeMode, device: Any, spread: float = 0.0) -> None:
     """On CUDA a handful of input shapes for a FeatureModel: a new one costs there (cuDNN, which
-    then looks for the fastest kernels of each, torch.compile, graphs). device: a torch.device."""
+    then looks for the fastest kernels of each, torch.compile, graphs). device: a torch.device;
+    spread: see ``few_shapes``."""
     if device.type != "cuda":
         return
     import torch
 
-    model.canvases = few_shapes(size, mode, model.divisor)
+    model.canvases = few_shapes(size, mode, model.divisor, spread)
     torch.backends.cudnn.benchmark = mode != "short"  # whose images have any length
 
 
