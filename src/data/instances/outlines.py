@@ -53,7 +53,9 @@ def to_rle(outline: Outline, size: Size) -> Rle:
             if sum(counts) != width * height:
                 raise ValueError(f"its run lengths make {sum(counts)} of {width * height} pixels")
             return coco.frPyObjects(outline, height, width)
-        return {**outline, "counts": counts.encode() if isinstance(counts, str) else counts}
+        rle = {**outline, "counts": counts.encode() if isinstance(counts, str) else counts}
+        coco.decode([rle])  # fails where they make another number of pixels
+        return rle
     drawn = coco.frPyObjects([part.tolist() for part in outline], size.height, size.width)
     return coco.merge(drawn)
 

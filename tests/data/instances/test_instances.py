@@ -220,6 +220,13 @@ def test_outlines_that_are_none(value: object) -> None:
         outlines.parse_outline(value)
 
 
+def test_run_lengths_of_too_few_pixels_are_a_fault() -> None:
+    """They have an area, and would fail when a worker draws them."""
+    for counts in ("0a1", [49, 1]):
+        with pytest.raises(ValueError, match="pixels"):
+            outlines.to_rle({"size": [50, 70], "counts": counts}, Size(70, 50))
+
+
 def test_the_doctor_reads_them_all(drawn: Path, tmp_path: Path) -> None:
     config = tmp_path / "demo.yaml"
     config.write_text(
