@@ -62,10 +62,11 @@ def read_weights(path: Path, spec: BackboneSpec) -> dict[str, Tensor]:
 
 
 def looks_random(model: nn.Module) -> bool:
-    """Whether a network was never trained: the biases of its norms are 0, as they start."""
-    named = model.named_parameters()
-    biases = [p.detach() for name, p in named if re.search(r"norm.*\.bias$", name)]
-    return not any(bool(bias.any()) for bias in biases)
+    """Whether a network was never trained: the weights and biases of its norms (a batch norm's and
+    RMSNorm's too) are each one number over and over, as they start."""
+    norms = [module for module in model.modules() if "Norm" in type(module).__name__]
+    values = [p.detach().flatten() for norm in norms for p in norm.parameters(recurse=False)]
+    return all(bool((value == value[0]).all()) for value in values)
 
 
 def why_unreadable(path: Path, error: Exception) -> str:

@@ -93,6 +93,9 @@ def test_statistics_of_batch_norms_are_as_they_came():
     backbone = build_backbone("timm:resnet10t", fine_tune=True)  # looks what is idle
     state = backbone.hub_model.state_dict()
     assert not any(value.any() for name, value in state.items() if "num_batches" in name)
+    assert backbone.looks_random()
+    torch.nn.init.normal_(backbone.hub_model.model.conv1[1].weight)  # a batch norm's, by no name
+    assert not backbone.looks_random()
 
 
 @torch.no_grad()
