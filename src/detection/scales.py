@@ -19,7 +19,7 @@ class MultiScaleLoss:
     as large: three shapes for each of the loader's, which is what CUDA is quick with.
 
     divisor: what sides of the model's input are multiples of. The choice comes from Python's
-    generator, which the engine seeds for each batch.
+    generator, which the engine seeds for each batch, on all processes alike.
     """
 
     def __init__(self, spread: float, divisor: int) -> None:

@@ -220,6 +220,8 @@ class _Run:
             for hook in self.step_hooks:
                 hook.before(step, self.optimizer)
         seed_everything(self.options.seed, self.at.epoch, rank(), index + 1)
+        # Python's own is for what all processes choose alike (a batch's size: all wait for one).
+        random.seed(f"{self.options.seed} {self.at.epoch} {index}")
         with self.fabric.no_backward_sync(self.model, enabled=not due):
             terms = self.job.loss(self.model, batch)
             total = torch.stack([term.float() for term in terms.values()]).sum()

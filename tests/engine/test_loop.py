@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import random
 import signal
 import time
 
@@ -225,6 +226,24 @@ def test_head_alone_is_saved_and_resumed(tmp_path):
     torch.nn.init.ones_(other.model.backbone.norm.bias)
     with pytest.raises(UserError, match="other backbone weights"):
         fit(other)
+
+
+def test_what_all_processes_choose_alike(tmp_path, monkeypatch):
+    drawn: dict[int, list] = {}
+    for number in (0, 1):
+        monkeypatch.setattr("src.engine.loop.rank", lambda number=number: number)
+        job = toy_job(tmp_path / str(number), {"epochs": 2})
+        seen, loss = drawn.setdefault(number, []), job.loss
+
+        def noted(model, batch, seen=seen, loss=loss):
+            seen.append((random.random(), float(torch.rand(()))))
+            return loss(model, batch)
+
+        job.loss = noted
+        fit(job)
+    alike, apart = zip(*[zip(*drawn[number]) for number in (0, 1)])
+    assert alike[0] == alike[1] and len(set(alike[0])) == len(alike[0]) > 2
+    assert not {*apart[0]} & {*apart[1]}
 
 
 def test_metric_that_never_comes_still_leaves_a_model(tmp_path):
