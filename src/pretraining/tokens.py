@@ -20,6 +20,8 @@ from ..core.errors import UserError
 from ..engine.distributed import several
 from .model import features, resize_patches
 
+_FAR = 1e3  # from -1 .. 1, and divided by a temperature, it is a share of 0 in float32
+
 
 class TokenLoss(nn.Module):
     """The two losses alone; ``project`` maps the student's pooled token (``own`` channels) to the
@@ -43,9 +45,12 @@ class TokenLoss(nn.Module):
         with torch.autocast(pooled.device.type, enabled=False):
             truth = F.normalize(truth.float(), dim=1)
             ours = F.normalize(self.project(pooled.float()), dim=1)
-            keys = torch.cat([truth, self.queue[: int(self.filled)]])
+            keys = torch.cat([truth, self.queue])
+            # How many there are is known on the device alone: the others are far from everything.
+            none = torch.arange(len(keys), device=keys.device) >= len(truth) + self.filled
+            alike = [(one @ keys.T).masked_fill(none, -_FAR) for one in (ours, truth)]
             terms = {
-                "queue": self._divergence(ours @ keys.T, truth @ keys.T),
+                "queue": self._divergence(*alike),
                 "patches": self._divergence(_among(patches), _among(truth_patches)),
             }
         if self.training:

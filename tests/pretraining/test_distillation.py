@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from benchmarks.fake_cuda import count, fake_cuda
 from src.backbones.build import build_backbone
 from src.core.errors import UserError
-from src.pretraining.tokens import TokenDistillation, student_network, wrap_network
+from src.pretraining.tokens import TokenDistillation, TokenLoss, student_network, wrap_network
 from src.pretraining.train import train
 from tests.pretraining.small import options
 from tests.pretraining.tiny import tiny_vit
@@ -107,3 +109,22 @@ def test_heads_of_a_teacher_of_our_own(textures, tmp_path):
     assert "teacher.backbone.hub_model.model.stem.0.weight" in kept, "the student's own average"
     with pytest.raises(UserError, match="has 32; give --prototypes 32"):
         train(options(textures, tmp_path / "x", *words, "--k", "64"))
+
+
+def test_the_queue_counts_as_far_as_it_is_filled_and_nothing_waits() -> None:
+    def step(loss: TokenLoss, like: torch.Tensor) -> torch.Tensor:
+        pooled, truth, patches = like[:, 0, :6], like[:, 0], like
+        return loss.compare(pooled, patches, truth, patches)["queue"]
+
+    torch.manual_seed(0)
+    loss, drawn = TokenLoss(6, 8, queue=32), torch.randn(2, 4, 5, 8)
+    step(loss, drawn[0])
+    keys = F.normalize(drawn[:, :, 0].flip(0).reshape(8, 8), dim=1)
+    ours = F.normalize(loss.project(drawn[1, :, 0, :6]), dim=1)
+    student, teacher = ((one @ keys.T / 0.07).log_softmax(1) for one in (ours, keys[:4]))
+    wanted = (teacher.exp() * (teacher - student)).sum(1).mean()
+    torch.testing.assert_close(step(loss, drawn[1]), wanted)
+    with fake_cuda(), torch.device("cuda"):
+        there = TokenLoss(6, 8, queue=32)
+        images = torch.zeros(4, 5, 8)
+        assert not count(lambda: step(there, images)).found
