@@ -90,7 +90,10 @@ def write_file(options: ExportModelOptions, content: dict[str, Any]) -> Path:
     from .predict.runtimes.description import SUFFIXES
     from .predict.runtimes.writers import Graph, write_exported
 
-    predictor, model = _loaded(options, options.model)
+    if content["resize"] == "short":
+        log.info("--resize short is for images of any length: the file fits them into its size")
+        content = {**content, "resize": "fit"}
+    predictor, model = _loaded(options, content["resize"])
     if predictor.channels != 3:
         raise UserError(f"export knows images of 3 channels, and this takes {predictor.channels}")
     model.centred = False  # a file says: padding to the right and the bottom
@@ -126,7 +129,7 @@ def verify(options: ExportModelOptions, path: Path) -> bool:
     from .predict.runtimes.writers import Graph
 
     description = read_description(path)
-    predictor, model = _loaded(options, options.model)
+    predictor, model = _loaded(options, description["resize"])
     together, _, *fixed = description["input"]["shape"]
     model.fixed = tuple(fixed)
     session = open_session(path, description, torch.device(options.device))
@@ -146,12 +149,13 @@ def verify(options: ExportModelOptions, path: Path) -> bool:
     return good
 
 
-def _loaded(options: ExportModelOptions, model: Path) -> tuple[Any, Any]:
-    """The predictor of a model, and its FeatureModel."""
+def _loaded(options: ExportModelOptions, resize: str) -> tuple[Any, Any]:
+    """The predictor of the model, and its FeatureModel."""
     from .api import load
 
-    imgsz = {"imgsz": options.imgsz} if options.imgsz else {}
-    predictor = load(model, device=options.device, precision="32", **imgsz).predictor
+    how: dict[str, Any] = {"imgsz": options.imgsz} if options.imgsz else {}
+    how |= {"resize": resize, "device": options.device, "precision": "32"}
+    predictor = load(options.model, **how).predictor
     return predictor, predictor._inner
 
 

@@ -274,6 +274,16 @@ def test_nms_inside(runs, tmp_path):
         close(one, other)  # weaker ones may differ: NMS was before the boxes were clipped
 
 
+def test_a_model_of_short_sides_is_exported_to_fit(runs, tmp_path):
+    content = torch.load(runs / "segmentation" / "best_model.pth", weights_only=True)
+    torch.save({**content, "resize": "short"}, tmp_path / "best_model.pth")
+    path = tmp_path / "a.pt2"
+    assert export_model(options(tmp_path, "--format", "pt2", "--out", path)) == 0
+    assert read_description(path)["resize"] == "fit"
+    wide = np.zeros((64, 120, 3), np.uint8)
+    assert load(path, device="cpu").predict(wide).mask.shape == (64, 120)
+
+
 def test_what_the_file_says(files):
     """All that a foreign program needs, and no number that JSON does not know."""
     for task, path in files.items():
@@ -329,7 +339,7 @@ def test_the_check_fails_on_what_is_no_number():
         assert np.isnan(value), name
 
 
-def test_it_is_checked_on_the_users_images(runs, tmp_path, caplog):
+def test_it_is_checked_on_the_users_images(runs, files, caplog):
     """--images, else the run's validation images, else drawn ones."""
     caplog.set_level("INFO")
     told = read_description(runs / "depth" / "best_model_64x64.onnx")
