@@ -52,6 +52,11 @@ class Case:
         return self.title
 
     @property
+    def vit_only(self) -> bool:
+        """Whether the head is for the blocks of a ViT."""
+        return self.head in ("eomt", "dinov2-linear", "dinov2-dpt")
+
+    @property
     def title(self) -> str:
         """As the table and the tests name it."""
         loss = f" {self.loss}" if self.loss else ""
@@ -240,11 +245,15 @@ Row = dict[str, Any]
 
 def measure(options: WaitsOptions) -> int:
     """Print the table; exit code 0."""
+    from src.backbones.catalog import CATALOG
+
     library = logging.getLogger("src")
     level = library.level
     library.setLevel(logging.ERROR)  # that weights are random is no news here
     try:
-        rows = [row(case, options) for case in cases() if case.task in options.tasks]
+        asked = [case for case in cases() if case.task in options.tasks]
+        vit = CATALOG[options.model_name].is_vit
+        rows = [row(case, options) for case in asked if vit or not case.vit_only]
     finally:
         library.setLevel(level)
     if options.as_json:

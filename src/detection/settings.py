@@ -75,7 +75,12 @@ class TrainDetection(
         help="learning rate: divided by 10 at --scheduler-epochs (the default where they are "
         "named), cosine to 0, or flat for the first half and then cosine",
     )
-    warmup_epochs: float = option(0.5, ge=0, help="epochs of linear warm-up")
+    warmup_epochs: float = option(
+        0.5,
+        ge=0,
+        help="epochs of linear warm-up (where it is not named at least 500 steps, at most a "
+        "quarter of the epochs)",
+    )
     clip: float = option(5.0, ge=0, help="largest gradient norm; 0 = no clipping")
     ema: float = option(
         0.999,

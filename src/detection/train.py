@@ -61,6 +61,9 @@ class DetectionTask(TrainingTask[TrainDetection]):
         images = suited.get("batch", options.batch) * options.accumulate
         if "lr" not in self.named:
             suited["lr"] = suited_rate(options.lr, images)
+        if "warmup_epochs" not in self.named:
+            steps = len(self.records["train"]) / images
+            suited["warmup_epochs"] = suited_warmup(options.warmup_epochs, options.epochs, steps)
         self.options = options.model_copy(update=suited)
         self.options.model_fields_set.difference_update(suited)  # nobody named these: see tune
 
@@ -177,6 +180,14 @@ def suited_rate(lr: float, images: int) -> float:
     """The rate of 16 images a step, for steps of so many: by the root of their number, since the
     noise of Adam's steps grows so (https://arxiv.org/abs/2205.10287)."""
     return float(f"{lr * (images / 16) ** 0.5:.2g}")
+
+
+def suited_warmup(least: float, epochs: int, steps: float) -> float:
+    """Epochs of warm-up: at least ``least`` and 500 ``steps`` (so many an epoch), at most a quarter
+    of the run. Adam's second moments are a guess for about as long (https://arxiv.org/abs/
+    1910.04209), and full steps by it wear weights from random ones down before they have learnt
+    to tell images apart: on small sets half an epoch is a dozen steps."""
+    return float(f"{min(epochs / 4, max(least, 500 / steps)):.3g}")
 
 
 def read_data(options: TrainDetection) -> dict[str, list[BoxRecord]]:

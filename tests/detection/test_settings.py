@@ -10,7 +10,7 @@ from src.core.cli import parse
 from src.data.drawn.boxes import NAMES, draw_dataset
 from src.detection.model import build_detector, dinov3_detection
 from src.detection.settings import HEADS, TrainDetection
-from src.detection.train import DetectionTask, suited_batch
+from src.detection.train import DetectionTask, suited_batch, suited_warmup
 from tests.conftest import PROJECT
 
 KINDS = (("IMG", "images"), ("ANNOT", "labels"))
@@ -67,6 +67,13 @@ def test_small_sets_take_small_batches(batch, images, world, expected):
 
 
 @pytest.mark.parametrize(
+    ("epochs", "steps", "expected"), [(12, 20, 3), (20, 1034, 0.5), (20, 500, 1), (100, 40, 12.5)]
+)
+def test_warm_up_goes_by_steps(epochs, steps, expected):
+    assert suited_warmup(0.5, epochs, steps) == expected
+
+
+@pytest.mark.parametrize(
     ("flags", "batch", "lr"),
     [
         ([], 4, 5e-4),
@@ -85,3 +92,4 @@ def test_the_default_rate_goes_by_the_images_of_a_step(tmp_path, flags, batch, l
     task.read()
     assert (task.options.batch, task.options.lr) == (batch, lr)
     assert ("lr" in task.options.model_fields_set) == ("--lr" in flags)  # as ``tune`` asks
+    assert task.options.warmup_epochs == task.options.epochs / 4

@@ -16,8 +16,8 @@ from src.engine.precision import arithmetic, lower_weights
 from tests.detection.heads.tester import CONVNEXT, VIT
 
 CASES = [case for case in cases() if not case.train]
-RUNS = [(CONVNEXT, case) for case in CASES if case.head != "eomt"]
-RUNS += [(VIT, case) for case in CASES if case.head in ("eomt", "fcos", "attentive")]
+RUNS = [(CONVNEXT, case) for case in CASES if not case.vit_only]
+RUNS += [(VIT, case) for case in CASES if case.vit_only or case.head in ("fcos", "attentive")]
 
 
 class Casts(TorchDispatchMode):
