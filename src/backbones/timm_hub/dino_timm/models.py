@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,10 +21,11 @@ def build(name: str) -> nn.Module:
     return builders[arch.kind](arch)
 
 
-def _dinov3_vit(arch: Architecture) -> TimmViT:
+def _eva(arch: Architecture, eps: float, **different: Any) -> Any:
+    """timm's ViT with DINOv3's rotary positions; different: what else an architecture has."""
     from timm.models.eva import Eva
 
-    model = Eva(
+    return Eva(
         patch_size=16,
         num_classes=0,
         global_pool="token",
@@ -31,45 +33,34 @@ def _dinov3_vit(arch: Architecture) -> TimmViT:
         embed_dim=arch.dims[0],
         depth=arch.depths[0],
         num_heads=arch.heads,
-        qkv_bias=arch.qkv_bias,
-        mlp_ratio=arch.mlp_ratio,
-        swiglu_mlp=arch.swiglu,
-        swiglu_align_to=arch.align,
-        init_values=arch.layer_scale,
         rope_type="dinov3",
         rope_temperature=100,
         rope_rotate_half=True,
         use_rot_pos_emb=True,
         use_abs_pos_emb=False,
-        num_reg_tokens=arch.registers,
         use_fc_norm=False,
-        norm_layer=partial(nn.LayerNorm, eps=1e-5),
+        norm_layer=partial(nn.LayerNorm, eps=eps),
+        **different,
+    )
+
+
+def _dinov3_vit(arch: Architecture) -> TimmViT:
+    model = _eva(
+        arch,
+        1e-5,
+        qkv_bias=arch.qkv_bias,
+        mlp_ratio=arch.mlp_ratio,
+        swiglu_mlp=arch.swiglu,
+        swiglu_align_to=arch.align,
+        init_values=arch.layer_scale,
+        num_reg_tokens=arch.registers,
     )
     return TimmViT(model, patch_size=16)
 
 
 def _deimv2_vit(arch: Architecture) -> TimmViT:
     """DINOv3's, but for: no registers, layer scale or final norm, and a bias on the keys too."""
-    from timm.models.eva import Eva
-
-    model = Eva(
-        patch_size=16,
-        num_classes=0,
-        global_pool="token",
-        dynamic_img_size=True,
-        embed_dim=arch.dims[0],
-        depth=arch.depths[0],
-        num_heads=arch.heads,
-        qkv_bias=False,
-        init_values=None,
-        rope_type="dinov3",
-        rope_temperature=100,
-        rope_rotate_half=True,
-        use_rot_pos_emb=True,
-        use_abs_pos_emb=False,
-        use_fc_norm=False,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-    )
+    model = _eva(arch, 1e-6, qkv_bias=False, init_values=None)
     model.norm = nn.Identity()
     for block in model.blocks:
         block.attn.qkv.bias = nn.Parameter(torch.zeros(3 * arch.dims[0]))
